@@ -1,0 +1,108 @@
+"""What runs in a worker: one step, from plain data to a folder in the store and a plain answer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from heldout import errors
+from heldout.errors import HeldoutError, StoreError
+from heldout.runs._json import unwritable, write_json
+from heldout.runs.provenance import source_hash, threads, versions
+from heldout.runs.steps import STORE_FORMAT, StepContext, resolve
+from heldout.runs.store import NOTES, RECORD, Store
+
+
+class Job(TypedDict):
+    """A step as plain data, so that it can be sent to any process or machine that sees the store."""
+
+    name: str
+    function: str
+    version: int
+    settings: dict[str, Any]
+    inputs: dict[str, str]  # local name -> key
+    key: str
+    store: str
+    device: str
+    replace: bool
+
+
+class StepFailed(RuntimeError):
+    """A step's function raised something that is not a `HeldoutError`; the message carries the worker's traceback."""
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Run one step and store its output.
+
+    Answers ``{"outcome": ..., "wall_seconds": ...}`` or ``{"error": class, "message": ...}``: exceptions travel as
+    text, since one that cannot be unpickled would look like a lost worker.
+    """
+    store = Store(Path(job["store"]))
+    temporary: Path | None = None
+    try:
+        temporary = store.begin(job["key"])
+        return _perform(job, store, temporary)
+    except (Exception, SystemExit) as error:
+        return _describe(error, store.root)
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _perform(job: Job, store: Store, temporary: Path) -> dict[str, Any]:
+    out = temporary / "out"
+    inputs = {local: store.path(key) for local, key in job["inputs"].items()}
+    context = StepContext(job["name"], job["settings"], inputs, out=out, device=job["device"])
+    contents = {local: store.content(key) for local, key in job["inputs"].items()}
+    started = time.perf_counter()
+    resolve(job["function"])(context)
+    taken = [name for name in (RECORD, NOTES) if (out / name).exists()]
+    if taken:
+        raise StoreError(f"step {job['name']!r} wrote {taken[0]}, a name that the store uses; choose another")
+    if context.notes:
+        write_json(out / NOTES, {"events": context.notes})
+    wall = time.perf_counter() - started
+    record = {
+        "store_format": STORE_FORMAT,
+        **{field: job[field] for field in ("name", "function", "version", "settings", "inputs", "device")},
+        "input_contents": contents,
+        "versions": versions(),
+        "threads": threads(),
+        "source_hash": source_hash(),
+        "wall_seconds": wall,
+    }
+    return {"outcome": store.commit(job["key"], temporary, record, replace=job["replace"]), "wall_seconds": wall}
+
+
+def _describe(error: BaseException, root: Path) -> dict[str, Any]:
+    if not isinstance(error, HeldoutError) and (reason := _no_room(error, root)):
+        error = unwritable(root, reason)
+    if not isinstance(error, HeldoutError):
+        return {"error": None, "message": "".join(traceback.format_exception(error))}
+    known = next(c.__name__ for c in type(error).__mro__ if getattr(errors, c.__name__, None) is c)
+    return {"error": known, "message": str(error)}
+
+
+def _no_room(error: BaseException, root: Path) -> str | None:
+    """Why the store cannot be written, where that is what a step's function ran into."""
+    if os.strerror(errno.ENOSPC) in str(error):  # the libraries written in Rust and C++ keep only the text
+        return os.strerror(errno.ENOSPC)
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT):
+        inside = error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(root)
+        return error.strerror if inside else None
+    return None
+
+
+def revive(answer: Mapping[str, Any], name: str) -> Exception:
+    """The exception that an answer of `perform` describes: a HeldoutError as itself, anything else as StepFailed."""
+    if answer["error"] is None:
+        return StepFailed(f"step {name!r} failed; in its worker:\n{answer['message']}")
+    error: HeldoutError = getattr(errors, answer["error"])(answer["message"])
+    error.add_note(f"in step {name!r}")
+    return error
