@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from heldout.errors import EvidenceError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 FORMAT = 1  # of both tables; raised when a column changes its meaning
@@ -30,7 +31,7 @@ class Origin:
 
     `name` is the family (``svd``, ``kmeans``, ``haar``, ``function``), `site` the places edited, `fit_split` the split
     it was fitted on (empty where it does not depend on data), `parameter` its size (rank, clusters; None where it has
-    none), `oracle` whether it has seen what it is tested on, `draw` the number of a random draw.
+    none), `oracle` whether it has seen what it is tested on. Several draws of a random edit share one origin.
     """
 
     name: str
@@ -38,19 +39,16 @@ class Origin:
     fit_split: str = ""
     parameter: float | None = None
     oracle: bool = False
-    draw: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """A short name for tables and file names: ``svd-8``, ``kmeans-16-oracle``, ``haar-4-draw2``."""
+        """A short name for tables and file names: ``svd-8``, ``kmeans-16-oracle``."""
         parts = [self.name]
         if self.parameter is not None:
             parts.append(f"{self.parameter:g}")
         if self.oracle:
             parts.append("oracle")
-        if self.draw:
-            parts.append(f"draw{self.draw}")
         return "-".join(parts)
 
 
@@ -104,25 +102,62 @@ class Estimate:
             raise EvidenceError(f"estimate {self.quantity!r} has no value and gives no reason")
 
 
-def write_scores(path: Path, cell: Cell, table: pd.DataFrame) -> None:
-    """Write one part: `table` has `unit`, strata, `n` and metric sums; `cell` is kept in the file's metadata."""
+class ScoresWriter:
+    """Writes one part of the scores table as rows come: `unit`, strata, `n` and metric sums.
+
+    Rows wait until there are `ROWS` of them, so memory does not grow with the data. One unit may have several rows with
+    the same strata: they are sums, and add up.
+    """
+
+    ROWS = 20_000
+
+    def __init__(self, path: Path, cell: Cell) -> None:
+        self.path, self.cell = path, cell
+        self._waiting: list[dict[str, np.ndarray]] = []
+        self._rows = 0
+        self._writer: Any = None
+
+    def add(self, columns: dict[str, np.ndarray]) -> None:
+        missing = {"unit", "n"} - set(columns)
+        if missing:
+            raise EvidenceError(
+                f"a scores table needs the columns unit and n; {sorted(missing)} missing in {self.path.name}"
+            )
+        self._waiting.append(columns)
+        self._rows += len(columns["unit"])
+        if self._rows >= self.ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._waiting:
+            return
+        joined = {name: np.concatenate([c[name] for c in self._waiting]) for name in self._waiting[0]}
+        record = json.dumps({"format": FORMAT, "cell": asdict(self.cell)}, sort_keys=True)
+        table = pa.table(joined).replace_schema_metadata({b"heldout": record.encode()})
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
+        self._writer.write_table(table)
+        self._waiting, self._rows = [], 0
+
+
+def read_scores(path: Path) -> tuple[Cell, dict[str, np.ndarray]]:
+    """Read one part written by `ScoresWriter`: its cell, and its columns by name."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    missing = {"unit", "n"} - set(table.columns)
-    if missing:
-        raise EvidenceError(f"a scores table needs the columns unit and n; {sorted(missing)} missing in {path.name}")
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    record = {"format": FORMAT, "cell": asdict(cell)}
-    arrow = arrow.replace_schema_metadata({b"heldout": json.dumps(record, sort_keys=True).encode()})
-    pq.write_table(arrow, path, compression="zstd")
-
-
-def read_scores(path: Path) -> tuple[Cell, pd.DataFrame]:
-    """Read one part written by `write_scores`."""
-    import pyarrow.parquet as pq
-
-    arrow = pq.read_table(path)
+    try:
+        arrow = pq.ParquetFile(path).read()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise EvidenceError(f"{path} cannot be read as a scores table: {error}") from None
     raw = (arrow.schema.metadata or {}).get(b"heldout")
     if raw is None:
         raise EvidenceError(f"{path} is not a scores table of heldout")
@@ -130,7 +165,8 @@ def read_scores(path: Path) -> tuple[Cell, pd.DataFrame]:
     if record["format"] != FORMAT:
         raise EvidenceError(f"{path} has scores format {record['format']}; this version reads {FORMAT}")
     cell = record["cell"]
-    return Cell(**{**cell, "edit": Origin(**cell["edit"])}), arrow.to_pandas()
+    columns = {name: arrow.column(name).to_numpy() for name in arrow.column_names}
+    return Cell(**{**cell, "edit": Origin(**cell["edit"])}), columns
 
 
 def write_estimates(path: Path, estimates: Iterable[Estimate]) -> None:

@@ -79,7 +79,8 @@ class LocalEngine(Engine):
         if not wait:
             self._hand.close()
         for pool in self._pools:
-            pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+            # Waiting is short where workers leave at once, and keeps their pools from being closed twice at exit.
+            pool.shutdown(wait=True, cancel_futures=cancel_futures or not wait)
         self._hand.close()
         self._leash.close()
 

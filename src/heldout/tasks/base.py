@@ -238,7 +238,7 @@ class _Subset:
 
     @property
     def lengths(self) -> np.ndarray:
-        return self.items.lengths[self.index]
+        return np.asarray(self.items.lengths[self.index])
 
     def take(self, index: np.ndarray) -> Batch:
         batch = self.items.take(self.index[index])

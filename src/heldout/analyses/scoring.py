@@ -1,0 +1,152 @@
+"""From a network's output to scored predictions, and from two of them to additive metrics.
+
+Shapes: M scored predictions of a batch, V classes (the vocabulary), B batch, T positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from heldout.errors import NetworkError, NonFiniteError, choices
+from heldout.tasks.base import Batch
+
+METRICS = ("same", "net_correct", "proxy_correct", "both_correct", "kl", "jsd", "net_loss", "proxy_loss")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How an output is read: `output` names the logits in it where it is a tuple or mapping (``"logits"``, ``"0"``), and
+    `candidates` (first, past the last) restricts the *prediction* to some classes; KL and losses use all of them.
+
+    Logits (B, V) are one prediction an item; logits (B, T, V) one a position, of which those count that the batch's
+    `scored` marks (or its `mask`, or all).
+    """
+
+    output: str = ""
+    candidates: tuple[int, int] | None = None
+
+    def predictions(self, output: Any, batch: Batch, *, where: str = "") -> Predictions:
+        """The scored predictions of one batch. Raises `NetworkError` where the output does not fit the batch."""
+        logits = self._logits(output)
+        if logits.ndim not in (2, 3) or logits.shape[0] != len(batch):
+            raise NetworkError(
+                f"the network returned logits of shape {tuple(logits.shape)} for {len(batch)} items; (B, V) or (B, T, V) "
+                f"with B = {len(batch)} is needed to score classes"
+            )
+        rows = torch.arange(len(batch), device=logits.device)
+        if logits.ndim == 2:
+            chosen, item, place = logits, rows, torch.zeros_like(rows)
+            pick = torch.ones_like(rows, dtype=torch.bool)
+        else:
+            marked = batch.scored if batch.scored is not None else batch.mask
+            pick = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device) if marked is None else marked
+            if pick.shape != logits.shape[:2]:
+                raise NetworkError(
+                    f"the network returned logits for {tuple(logits.shape[:2])} positions, but the batch marks "
+                    f"{tuple(pick.shape)}; one prediction a marked position is needed"
+                )
+            chosen = logits[pick]
+            item, place = pick.nonzero(as_tuple=True)
+        if not bool(torch.isfinite(chosen.sum())):
+            bad = sorted(set(batch.index[item[~torch.isfinite(chosen).all(dim=1)]].tolist()))
+            raise NonFiniteError(f"the network's output is NaN or infinite{where}, items {bad[:5]}")
+
+        def at(values: Tensor) -> Tensor:
+            return values[item] if values.ndim == 1 else values[pick]
+
+        return Predictions(
+            logits=chosen,
+            item=batch.index[item],
+            place=place,
+            targets=None if batch.targets is None else at(batch.targets),
+            strata={k: at(v) for k, v in batch.strata.items()},
+            candidates=self.candidates,
+        )
+
+    def _logits(self, output: Any) -> Tensor:
+        if isinstance(output, Tensor):
+            return output
+        names = list(output) if isinstance(output, Mapping) else [str(i) for i in range(len(output))]
+        name = self.output or ("logits" if "logits" in names else "")
+        if name not in names:
+            raise NetworkError(
+                f"the network returned a {type(output).__name__}; say which part holds the logits (output=...): "
+                + choices(name, names)
+            )
+        value = output[name] if isinstance(output, Mapping) else output[int(name)]
+        if not isinstance(value, Tensor):
+            raise NetworkError(f"output {name!r} of the network is a {type(value).__name__}, not a tensor of logits")
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """M scored predictions: `logits` (M, V), `item` (M,) place in the split, `place` (M,) position within the item."""
+
+    logits: Tensor
+    item: Tensor
+    place: Tensor
+    targets: Tensor | None
+    strata: Mapping[str, Tensor]
+    candidates: tuple[int, int] | None
+
+    @cached_property
+    def log_p(self) -> Tensor:
+        """(M, V) log probabilities, nats."""
+        return F.log_softmax(self.logits.float(), dim=-1)
+
+    @cached_property
+    def top(self) -> Tensor:
+        """(M,) the predicted class, among the candidates."""
+        low, high = self.candidates or (0, self.logits.shape[-1])
+        return self.logits[:, low:high].argmax(dim=-1) + low
+
+    @cached_property
+    def margin(self) -> Tensor:
+        """(M,) logit of the predicted class minus the next one's, among the candidates; 0 or more, nats."""
+        low, high = self.candidates or (0, self.logits.shape[-1])
+        best = self.logits[:, low:high].float().topk(2, dim=-1).values
+        return best[:, 0] - best[:, 1]
+
+    @cached_property
+    def loss(self) -> Tensor:
+        """(M,) cross-entropy at the target, nats; zeros where there are no targets."""
+        if self.targets is None:
+            return torch.zeros_like(self.logits[:, 0], dtype=torch.float32)
+        return -self.log_p.gather(1, self.targets[:, None]).squeeze(1)
+
+    @cached_property
+    def correct(self) -> Tensor:
+        if self.targets is None:
+            return torch.zeros_like(self.top, dtype=torch.bool)
+        return self.top == self.targets
+
+
+def compare(network: Predictions, proxy: Predictions) -> dict[str, Tensor]:
+    """Each metric's value for each scored prediction, (M,), to be summed.
+
+    ``same``: equal predicted class. ``kl``: KL(network || proxy), nats, all classes. ``jsd``: Jensen-Shannon divergence,
+    base 2, 0 to 1. ``net_loss``, ``proxy_loss``: cross-entropy at the target, nats. ``*_correct``: 0 or 1. Agreement
+    does not show that the proxy computes what the network computes, only that it answers alike.
+    """
+    p, q = network.log_p, proxy.log_p
+    mixture = torch.logaddexp(p, q) - math.log(2)
+    jsd = 0.5 * ((p.exp() * (p - mixture)).sum(-1) + (q.exp() * (q - mixture)).sum(-1)) / math.log(2)
+    return {
+        "same": network.top == proxy.top,
+        "net_correct": network.correct,
+        "proxy_correct": proxy.correct,
+        "both_correct": network.correct & proxy.correct,
+        "kl": (p.exp() * (p - q)).sum(-1),
+        "jsd": jsd.clamp(0, 1),
+        "net_loss": network.loss,
+        "proxy_loss": proxy.loss,
+    }

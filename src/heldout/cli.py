@@ -1,0 +1,138 @@
+"""The command line: thin, no logic."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from heldout.errors import ConfigError, HeldoutError
+
+app = typer.Typer(
+    name="heldout",
+    help="Does what you read off a network still hold where you have not looked?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Preset = Annotated[str, typer.Option(help="smoke, laptop, paper, or another that `heldout show STUDY` names.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a field; repeatable.")]
+Runs = Annotated[Path, typer.Option(help="Where runs and their store are kept.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """Studies, tasks, proxies and analyses, one line each."""
+    from heldout.studies.catalogue import catalogue
+
+    for heading, entries in catalogue().items():
+        typer.echo(heading)
+        for name, line in entries.items():
+            typer.echo(f"  {name:<16} {line}")
+
+
+@app.command()
+def show(
+    study: str,
+    preset: Preset = "laptop",
+    set_: Settings = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of training seeds.")] = None,
+) -> None:
+    """The full configuration of a study, its steps and its claims."""
+    from heldout.studies.base import describe_study
+
+    typer.echo(describe_study(study, preset, set_ or [], seeds))
+
+
+@app.command()
+def run(
+    study: str,
+    preset: Preset = "laptop",
+    seeds: Annotated[int | None, typer.Option(help="Number of training seeds.")] = None,
+    set_: Settings = None,
+    runs: Runs = Path("runs"),
+    engine: Annotated[str, typer.Option(help="local (worker processes) or inline (this process).")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Processes; one for each processor where not given.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, ...")] = "auto",
+    fresh: Annotated[list[str] | None, typer.Option(help="Steps to compute again (a pattern); repeatable.")] = None,
+) -> None:
+    """Run a study, or go on with it, and write its page."""
+    from heldout.studies.running import run_study
+
+    finished = run_study(
+        study,
+        preset=preset,
+        seeds=seeds,
+        settings=set_ or [],
+        runs=runs,
+        engine=engine,
+        workers=workers,
+        device=device,
+        fresh=fresh or [],
+    )
+    _report(finished.path, claims=True)
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(metavar="RUN")],
+    claims: Annotated[bool, typer.Option("--claims", help="Print the claims instead of the page's place.")] = False,
+) -> None:
+    """Write a run's page again and name it, or print its claims."""
+    _report(path, claims=claims)
+
+
+@app.command()
+def compare(first: Path, second: Path) -> None:
+    """What differs between two runs: their configurations, and their estimates with intervals."""
+    from heldout.studies.comparing import compare_runs
+
+    typer.echo(compare_runs(first, second))
+
+
+@app.command()
+def doctor(device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto") -> None:
+    """Test the device against float64 on the CPU."""
+    from heldout.analyses.doctor import examine
+
+    lines, healthy = examine(device)
+    typer.echo("\n".join(lines))
+    if not healthy:
+        raise HeldoutError(f"device {device!r} computes something else than the CPU in float64; do not trust it")
+
+
+def _report(path: Path, *, claims: bool) -> None:
+    from heldout.report.of_run import render_run
+
+    page, target = render_run(path)
+    if claims:
+        for j in page.judgements:
+            where = f"{j.value:+.3f} [{j.low:+.3f}, {j.high:+.3f}]" if j.seeds else ""
+            typer.echo(f"{j.id:<4} {j.verdict:<13} {where:<26} {j.title}")
+            if j.reason:
+                typer.echo(f"     {j.reason}")
+    typer.echo(f"page: {target}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors that a user can mend end with exit code 2 and no traceback (``--debug`` shows it)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        app(args=arguments, prog_name="heldout")
+    except HeldoutError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped; what was finished is kept, and the same command goes on from there", err=True)
+        raise SystemExit(130) from None
+
+
+__all__ = ["ConfigError", "app", "main"]

@@ -1,0 +1,105 @@
+"""From a network and a split to edits: capture once, fit every proxy that is asked for.
+
+One pass over the fit split feeds the moments (for SVD, PCA, mean and random subspaces) and a reservoir (for k-means and
+everything else that needs rows) of every site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from heldout.activations.accumulators import Moments, Reservoir
+from heldout.activations.capture import Accumulator, capture
+from heldout.activations.edits import Edit, Reconstructs
+from heldout.activations.sites import Site
+from heldout.errors import ConfigError, unknown
+from heldout.evidence import Origin
+from heldout.proxies.clusters import KMeans
+from heldout.proxies.controls import Mean, RandomSubspace
+from heldout.proxies.svd import SVD
+from heldout.tasks.base import Split, require_fit
+
+Fitted = list[tuple[float | None, Reconstructs]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of proxy over a grid of its parameter: ranks, numbers of clusters. `draw` numbers a random draw; the draws
+    of a family are edits of one origin."""
+
+    name: str
+    parameters: tuple[int, ...] = ()
+    draw: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _svd(family: Family, moments: Moments, rows: Reservoir) -> Fitted:
+    fitted = SVD(centred=family.name == "pca").fit_moments(moments)
+    return [(rank, fitted.at(rank)) for rank in family.parameters]
+
+
+def _kmeans(family: Family, moments: Moments, rows: Reservoir) -> Fitted:
+    return [(k, KMeans(k, seed=family.draw, **family.options).fit(rows.rows)) for k in family.parameters]
+
+
+def _haar(family: Family, moments: Moments, rows: Reservoir) -> Fitted:
+    make = {rank: RandomSubspace(rank, seed=family.draw, **family.options) for rank in family.parameters}
+    return [(rank, proxy.fit_moments(moments)) for rank, proxy in make.items()]
+
+
+def _mean(family: Family, moments: Moments, rows: Reservoir) -> Fitted:
+    return [(None, Mean().fit_moments(moments))]
+
+
+# A new kind of proxy is one function and one line here.
+FAMILIES: dict[str, Callable[[Family, Moments, Reservoir], Fitted]] = {
+    "svd": _svd,
+    "pca": _svd,
+    "kmeans": _kmeans,
+    "haar": _haar,
+    "mean": _mean,
+}
+
+
+def fit_edits(
+    network: nn.Module,
+    split: Split,
+    sites: Iterable[str],
+    families: Sequence[Family],
+    *,
+    oracle: bool = False,
+    sample: int = 20_000,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: str = "cpu",
+) -> list[Edit]:
+    """One edit for each site, family and parameter, fitted on `split`.
+
+    - `oracle`: permits a split that is tested on, and is written into every number that comes of it.
+    - `sample`: the most rows that k-means sees, drawn uniformly with `seed`.
+
+    Raises `SplitError` where the split may not be fitted on, `ProxyError` where a rank or cluster count does not fit.
+    """
+    for family in families:
+        if family.name not in FAMILIES:
+            raise ConfigError(unknown("proxy", family.name, FAMILIES))
+    if not oracle:
+        require_fit(split, ", ".join(dict.fromkeys(f.name for f in families)))
+    places = [str(Site.parse(s)) for s in sites]
+    moments = {place: Moments() for place in places}
+    # Each draw of a family has a sample of its own, so that draws differ in what they have seen.
+    draws = sorted({family.draw for family in families})
+    rows = {(p, d): Reservoir(sample, seed=seed, shard=d) for p in places for d in draws}
+    wanted: dict[str, list[Accumulator]] = {p: [moments[p], *(rows[p, d] for d in draws)] for p in places}
+    capture(network, split, wanted, batch_size=batch_size, device=device)
+    edits = []
+    for place in places:
+        for family in families:
+            for parameter, proxy in FAMILIES[family.name](family, moments[place], rows[place, family.draw]):
+                origin = Origin(family.name, place, split.name, parameter, oracle, dict(family.options))
+                edits.append(Edit.from_proxy(place, proxy, origin))
+    return edits

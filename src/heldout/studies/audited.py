@@ -1,0 +1,96 @@
+"""The audits of a study's networks, read together: what judging steps of studies of simplified networks share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heldout.analyses.estimates import Estimand, Scores, View, estimate
+from heldout.analyses.summary import Chosen
+from heldout.errors import EvidenceError
+from heldout.evidence import Estimate, write_estimates
+from heldout.statistics.claims import Claim, Gate
+from heldout.statistics.rule import MeanTest
+from heldout.statistics.verdict import Finding, Judgement, judge
+
+AUDIT, AUDITS, CLAIMS, ESTIMATES = "audit.json", "audits.json", "claims.json", "estimates.parquet"
+
+
+@dataclass(frozen=True, eq=False)
+class Audited:
+    """Scores and records of every audited network, by (network, seed)."""
+
+    scores: Scores
+    records: Mapping[tuple[str, int], Mapping[str, Any]]
+    chosen: Chosen
+
+    @staticmethod
+    def read(folders: Mapping[tuple[str, int], Path], *, reference: str) -> Audited:
+        """From the folders that audit steps wrote: score parts and `AUDIT`."""
+        records = {who: json.loads((folder / AUDIT).read_text()) for who, folder in folders.items()}
+        return Audited(Scores.read(folders.values()), records, Chosen.from_records(records, reference))
+
+    def subjects(self, network: str) -> list[tuple[str, int]]:
+        return [who for who in self.records if who[0] == network]
+
+    def point(self, who: tuple[str, int]) -> View:
+        """Totals of one network and seed, no resampling: for gates."""
+        return View(*who, lambda column: np.array([self.scores.sums(column)[1].sum()]))
+
+    def test(self, claim: Claim, estimand: Estimand, network: str, *, part: int = 0) -> MeanTest:
+        """`estimand` over a network's seeds against the claim's delta; the generator is the claim's own."""
+        rng = np.random.default_rng([int.from_bytes(claim.id.encode(), "big"), part])
+        return estimate(self.scores, self.subjects(network), estimand, rng=rng, delta=claim.delta)
+
+    def finding(self, claim: Claim, tests: Mapping[str, tuple[Estimand, str]], gates: Mapping[str, Gate]) -> Finding:
+        """A claim's parts (label -> estimand, network) tested, with those of `gates` that the claim names.
+
+        Where a part cannot be estimated, the reason stands in place of the tests.
+        """
+        named = tuple(gates[g] for g in claim.gates)
+        try:
+            measured = {label: self.test(claim, e, n, part=i) for i, (label, (e, n)) in enumerate(tests.items())}
+        except EvidenceError as error:
+            return Finding(claim, {}, named, reason=str(error))
+        return Finding(claim, measured, named)
+
+    def accuracy_gate(self, name: str, split: str, least: float, *, site: Mapping[str, str], edit: str) -> Gate:
+        """Every network's own accuracy on `split` reaches `least`; `site` (by network) and `edit` name any scored cell."""
+        found = {
+            who: float(self.point(who).ratio("net_correct", split=split, edit=edit, site=site[who[0]])[0])
+            for who in self.records
+        }
+        worst = min(found, key=lambda who: found[who])
+        text = f"least accuracy on {split} {found[worst]:.3f} ({worst[0]}, seed {worst[1]}); {least} needed"
+        return Gate(name, found[worst] >= least, text)
+
+    def reached_gate(self, name: str, families: Sequence[str]) -> Gate:
+        """Every choice of the rank rule reached its threshold on the select split."""
+        choices = [c for r in self.records.values() for c in r["chosen"] if c["family"] in families]
+        short = [c for c in choices if not c["reached"]]
+        lowest = min((c["agreement"] for c in choices), default=float("nan"))
+        text = f"{len(choices) - len(short)} of {len(choices)} sizes reach the threshold; lowest agreement {lowest:.3f}"
+        return Gate(name, not short, text)
+
+    def null_gate(self, name: str) -> Gate:
+        """Every null agrees with its network as often on the reference as the simplification does."""
+        nulls = [n for r in self.records.values() for n in r["nulls"]]
+        off = [n for n in nulls if n["reason"]]
+        worst = max((abs(n["agreement"] - n["target"]) for n in nulls), default=0.0)
+        return Gate(name, not off, f"{len(nulls) - len(off)} of {len(nulls)} match; largest difference {worst:.4f}")
+
+    def write(
+        self, out: Path, estimates: Sequence[Estimate], findings: Sequence[Finding], *, not_judged: str
+    ) -> list[Judgement]:
+        """Judge, and write the three files that a page is made from."""
+        judgements = judge(findings, not_judged_because=not_judged)
+        write_estimates(out / ESTIMATES, estimates)
+        (out / CLAIMS).write_text(json.dumps([j.to_dict() for j in judgements]))
+        rows = [{"network": network, "seed": seed, **record} for (network, seed), record in self.records.items()]
+        (out / AUDITS).write_text(json.dumps(rows))
+        return judgements

@@ -1,0 +1,70 @@
+"""How a network is trained, as data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from heldout.errors import ConfigError, unknown
+
+Schedule = Literal["constant", "cosine", "linear"]
+SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine", "linear")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of `heldout.training.loop.train`: AdamW with a schedule and clipping.
+
+    - `steps`: number of updates.
+    - `learning_rate`: the highest; reached linearly over the first `warmup` updates, then kept (``constant``) or
+      lowered along a `schedule` (``cosine``, ``linear``) to `final` times itself at the last update.
+    - `betas`, `eps`, `weight_decay`: AdamW's. Decay is decoupled and applies to tensors of two or more dimensions
+      (weight matrices, kernels, embeddings), never to biases and norm gains.
+    - `clip`: the gradient's largest Euclidean norm over all parameters together; None does not clip.
+    - `evaluate_every`, `checkpoint_every`: in updates; None means at the end only. The end always counts.
+    - `seed`: names the run, and seeds what the network draws while it trains (dropout).
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    schedule: Schedule = "cosine"
+    warmup: int = 0
+    final: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    clip: float | None = 1.0
+    evaluate_every: int | None = None
+    checkpoint_every: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"training: {unknown('schedule', str(self.schedule), SCHEDULES)}")
+        rules = {
+            "steps": (self.steps >= 1, "at least 1"),
+            "learning_rate": (0 < self.learning_rate < math.inf, "positive and finite"),
+            "warmup": (0 <= self.warmup <= self.steps, f"from 0 to steps ({self.steps})"),
+            "final": (0 <= self.final <= 1, "a fraction from 0 to 1"),
+            "betas": (len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers from 0 to below 1"),
+            "eps": (0 < self.eps < math.inf, "positive and finite"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
+            "clip": (self.clip is None or self.clip > 0, "positive, or None"),
+            "evaluate_every": (self.evaluate_every is None or self.evaluate_every >= 1, "at least 1, or None"),
+            "checkpoint_every": (self.checkpoint_every is None or self.checkpoint_every >= 1, "at least 1, or None"),
+            "seed": (self.seed >= 0, "at least 0"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise ConfigError(f"training: {name} must be {rule}, got {getattr(self, name)!r}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of update `step` (0 to steps - 1)."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.learning_rate
+        progress = (step - self.warmup) / max(1, self.steps - 1 - self.warmup)
+        falling = 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+        return self.learning_rate * (self.final + (1 - self.final) * falling)
