@@ -234,3 +234,24 @@ def test_padding_masks_of_the_kernel_are_kept() -> None:
             rows = pattern.sum(-1)[padding()[:, None].expand(pattern.shape[:3])]
             assert torch.allclose(rows, torch.ones_like(rows))
         assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain(case), plain(case), strict=True))
+
+
+def test_an_error_that_the_network_survives_does_not_mix_up_owners() -> None:
+    class Survives(nn.Module):
+        class Fails(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                raise ValueError(F.scaled_dot_product_attention(x, x, x).shape)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn = Survives.Fails()
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                return self.attn(x)
+            except ValueError:
+                return F.scaled_dot_product_attention(2 * x, x, x)  # not a call of attn's
+
+    data = batch(draw(3, 2, 5, 4))
+    with Tap(Survives().eval(), read=["attn@attn.query"]) as tap:
+        assert torch.equal(tap(data)["attn@attn.query"], data.inputs)
