@@ -9,6 +9,7 @@ the reason where there is no value.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -64,8 +65,13 @@ class Cell:
 
     @property
     def filename(self) -> str:
-        site = "".join(c if c.isalnum() else "_" for c in self.edit.site)
-        return f"{self.network}-s{self.seed}-{self.split}-{site}-{self.edit.label}.parquet"
+        """One name for each cell: readable, short enough for any file system, and ending in a hash that keeps cells apart
+        whose names differ only in what a file name cannot hold."""
+        names = (self.task, self.network, str(self.seed), self.split, self.edit.site, self.edit.label)
+        digest = hashlib.sha256("\0".join(names).encode()).hexdigest()[:8]
+        shown = [self.network, f"s{self.seed}", self.split, self.edit.site, self.edit.label]
+        plain = ["".join(c if c.isalnum() or c in "+-." else "_" for c in name)[:40] for name in shown]
+        return f"{'-'.join(plain)}-{digest}.parquet"
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,7 @@ class ScoresWriter:
     def __init__(self, path: Path, cell: Cell) -> None:
         self.path, self.cell = path, cell
         self._waiting: list[dict[str, np.ndarray]] = []
+        self._names: set[str] = set()
         self._rows = 0
         self._writer: Any = None
 
@@ -123,6 +130,12 @@ class ScoresWriter:
             raise EvidenceError(
                 f"a scores table needs the columns unit and n; {sorted(missing)} missing in {self.path.name}"
             )
+        if self._names and set(columns) != self._names:
+            raise EvidenceError(
+                f"every row of {self.path.name} has the columns {', '.join(sorted(self._names))}; "
+                f"got {', '.join(sorted(columns))}"
+            )
+        self._names = set(columns)
         self._waiting.append(columns)
         self._rows += len(columns["unit"])
         if self._rows >= self.ROWS:
@@ -141,7 +154,7 @@ class ScoresWriter:
         if not self._waiting:
             return
         joined = {name: np.concatenate([c[name] for c in self._waiting]) for name in self._waiting[0]}
-        record = json.dumps({"format": FORMAT, "cell": asdict(self.cell)}, sort_keys=True)
+        record = json.dumps({"format": FORMAT, "table": "scores", "cell": asdict(self.cell)}, sort_keys=True)
         table = pa.table(joined).replace_schema_metadata({b"heldout": record.encode()})
         if self._writer is None:
             self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
@@ -151,37 +164,49 @@ class ScoresWriter:
 
 def read_scores(path: Path) -> tuple[Cell, dict[str, np.ndarray]]:
     """Read one part written by `ScoresWriter`: its cell, and its columns by name."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        arrow = pq.ParquetFile(path).read()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise EvidenceError(f"{path} cannot be read as a scores table: {error}") from None
-    raw = (arrow.schema.metadata or {}).get(b"heldout")
-    if raw is None:
-        raise EvidenceError(f"{path} is not a scores table of heldout")
-    record = json.loads(raw)
-    if record["format"] != FORMAT:
-        raise EvidenceError(f"{path} has scores format {record['format']}; this version reads {FORMAT}")
+    arrow, record = _read_table(path, "scores")
     cell = record["cell"]
     columns = {name: arrow.column(name).to_numpy() for name in arrow.column_names}
     return Cell(**{**cell, "edit": Origin(**cell["edit"])}), columns
 
 
+def _read_table(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
+    """An Arrow table of this project and the record that it carries."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            arrow = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise EvidenceError(f"{path} cannot be read as a table of {kind}: {error}") from None
+    raw = (arrow.schema.metadata or {}).get(b"heldout")
+    record = None if raw is None else json.loads(raw)
+    if record is None or record.get("table") != kind:
+        raise EvidenceError(f"{path} is not a table of {kind} written by heldout")
+    if record["format"] != FORMAT:
+        raise EvidenceError(f"{path} has {kind} of format {record['format']}; this version reads {FORMAT}")
+    return arrow, record
+
+
 def write_estimates(path: Path, estimates: Iterable[Estimate]) -> None:
     """Write estimates as one Parquet table, in the order given."""
-    estimates_frame(estimates).to_parquet(path, index=False)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(estimates_frame(estimates), preserve_index=False)
+    record = json.dumps({"format": FORMAT, "table": "estimates"}, sort_keys=True)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"heldout": record.encode()}), path)
 
 
 def read_estimates(paths: Path | Iterable[Path]) -> pd.DataFrame:
-    """Read and stack tables written by `write_estimates`."""
+    """Read and stack tables written by `write_estimates`. Raises `EvidenceError` for any other file."""
     import pandas as pd
 
     paths = [paths] if isinstance(paths, Path) else list(paths)
     if not paths:
         raise EvidenceError("no estimates to read")
-    return pd.concat([pd.read_parquet(p) for p in paths], ignore_index=True)
+    return pd.concat([_read_table(p, "estimates")[0].to_pandas() for p in paths], ignore_index=True)
 
 
 def estimates_frame(estimates: Iterable[Estimate]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heldout.errors import ConfigError, NetworkError
-from heldout.networks.transformer import NORMS, POSITIONS, Transformer, positions_of, rows
+from heldout.networks.transformer import NORMS, POSITIONS, Transformer, rows
 from heldout.training.seeds import initialised
 
 
@@ -134,14 +134,6 @@ def test_sites_read_well() -> None:
     names = {name for name, _ in make().named_modules()}
     parts = ("norm1", "attn.query", "attn.key", "attn.value", "attn.out", "norm2", "mlp.up", "mlp.down")
     assert {"embed", "positions", "norm", "readout", *(f"blocks.1.{p}" for p in parts)} <= names
-
-
-def test_positions_of_a_mask() -> None:
-    scored = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 1]], dtype=torch.bool)
-    at, real = positions_of(scored)
-    assert [row[keep].tolist() for row, keep in zip(at, real, strict=True)] == [[1, 3], [], [0, 1, 3]]
-    assert at.shape == (3, 3)
-    assert positions_of(scored[1:2])[0].shape == (1, 1)
 
 
 def test_gradients_reach_every_parameter() -> None:

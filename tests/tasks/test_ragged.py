@@ -6,7 +6,7 @@ import torch
 
 from heldout.errors import SplitError
 from heldout.tasks.base import Split
-from heldout.tasks.ragged import Ragged
+from heldout.tasks.ragged import Ragged, at_scored, everywhere, positions_of
 
 
 def make() -> Ragged:
@@ -43,3 +43,11 @@ def test_sizes_that_disagree_are_named() -> None:
         Ragged(flat, flat, scored=np.zeros(3, dtype=bool), **given)
     with pytest.raises(SplitError, match="item 1 is empty"):
         Ragged(flat, flat, offsets=np.array([0, 4, 4]), pad=9, scored=np.zeros(4, dtype=bool))
+
+
+def test_positions_of_a_mask() -> None:
+    scored = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 1]], dtype=torch.bool)
+    at, real = positions_of(scored)
+    assert [row[keep].tolist() for row, keep in zip(at, real, strict=True)] == [[1, 3], [], [0, 1, 3]]
+    assert at.shape == (3, 3)
+    assert positions_of(scored[1:2])[0].shape == (1, 1)

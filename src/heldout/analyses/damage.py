@@ -3,6 +3,9 @@
 Agreement with *any* perturbation falls out of distribution, because the network's margins shrink there. So beside a proxy's
 gap stands the gap of noise at the same site. Each row is moved in a random direction by `scale` times the length of the
 proxy's own error on that row, and one `scale` is chosen so that agreement on the reference split is the proxy's.
+
+An attention pattern stays a pattern: noise moves the entries that are not zero (a forbidden position stays at zero), what
+falls below zero is set to zero, and rows are rescaled to their sum.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from heldout.activations.edits import Edit
 from heldout.activations.replay import Replay
+from heldout.activations.sites import Site
 from heldout.activations.tap import EditFunction
 from heldout.analyses.faithfulness import Subject
 from heldout.evidence import Origin
@@ -58,6 +62,7 @@ def matched_damage(
     draws that calibrate are not those that are returned.
     """
     replay = Replay(subject.network, edit.functions)
+    replay.check(next(reference.batches(batch_size)).to(subject.device))
     target = _agreements(subject, replay, reference, [edit], batch_size)[0]
 
     def agreement(scale: float, first: int, count: int) -> float:
@@ -89,7 +94,8 @@ def noise(edit: Edit, *, scale: float, seed: int, draw: int) -> Edit:
     functions: dict[str, EditFunction] = {}
     for number, (site, function) in enumerate(edit.functions.items()):
         generator = torch.Generator().manual_seed(_seed(seed, draw, number))
-        functions[site] = _perturb(function, scale, generator)
+        perturb = _perturb_pattern if Site.parse(site).part == "pattern" else _perturb
+        functions[site] = perturb(function, scale, generator)
     settings = {**edit.origin.settings, "scale": scale, "seed": seed}
     return Edit(functions, replace(edit.origin, name=null_name(edit.origin), settings=settings))
 
@@ -105,6 +111,21 @@ def _perturb(function: EditFunction, scale: float, generator: torch.Generator) -
         direction = torch.randn(rows.shape, generator=generator).to(rows)
         moved: Tensor = rows + scale * length * direction / direction.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         return moved
+
+    return perturbed
+
+
+def _perturb_pattern(function: EditFunction, scale: float, generator: torch.Generator) -> EditFunction:
+    """Noise on the simplex: see the module's text. A row that noise would leave without weight keeps its own."""
+
+    def perturbed(rows: Tensor, mask: Tensor | None) -> Tensor:
+        length = (function(rows, mask) - rows).norm(dim=-1, keepdim=True)
+        direction = torch.randn(rows.shape, generator=generator).to(rows) * (rows > 0)
+        moved = rows + scale * length * direction / direction.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        moved = moved.clamp(min=0)
+        total = moved.sum(dim=-1, keepdim=True)
+        whole = rows.sum(dim=-1, keepdim=True)
+        return torch.where(total > 1e-12, moved * (whole / total.clamp(min=1e-12)), rows)
 
     return perturbed
 

@@ -242,45 +242,52 @@ def _resample(
 ) -> list[_Sample | str]:
     """Each estimand's values and resampled means, from one bootstrap of all columns together; or why it has none."""
     wanted: dict[Column, int] = {}
+    uses: list[set[int]] = []  # the columns that each estimand reads
 
     def point(column: Column) -> Floats:
-        wanted.setdefault(column, len(wanted))
+        uses[-1].add(wanted.setdefault(column, len(wanted)))
         return np.array([scores.sums(column)[1].sum()])
 
-    theta = [[float(np.mean(e(View(network, seed, point)))) for network, seed in subjects] for e in estimands]
-    sums, strata = _matrix(scores, list(wanted))
+    theta = []
+    for estimand in estimands:
+        uses.append(set())
+        theta.append([float(np.mean(estimand(View(network, seed, point)))) for network, seed in subjects])
+    sums, present = _matrix(scores, list(wanted))
+    # Units that appear in the same splits are drawn among themselves.
+    splits = {s: [i for c, i in wanted.items() if c.split == s] for s in dict.fromkeys(c.split for c in wanted)}
+    pattern = np.stack([present[:, at].any(axis=1) for at in splits.values()], axis=1)
+    _, strata = np.unique(pattern, axis=0, return_inverse=True)
     totals = bootstrap_totals(sums, draws=draws, rng=rng, strata=strata)
 
     def drawn(column: Column) -> Floats:
         return totals[:, wanted[column]]
 
     found: list[_Sample | str] = []
-    for values, estimand in zip(theta, estimands, strict=True):
+    for values, estimand, used in zip(theta, estimands, uses, strict=True):
         undefined = [who for who, value in zip(subjects, values, strict=True) if not np.isfinite(value)]
         if undefined:
-            found.append(f"undefined for {undefined[0][0]}, seed {undefined[0][1]}: nothing to divide by")
+            found.append(f"undefined for {undefined[0][0]}, seed {undefined[0][1]}: nothing to divide by, or too little")
             continue
         resampled = np.mean([estimand(View(network, seed, drawn)) for network, seed in subjects], axis=0)
         resampled = resampled[np.isfinite(resampled)]
         if len(resampled) < (1 - MAX_UNDEFINED) * draws:
             found.append(f"undefined in {draws - len(resampled)} of {draws} resamples: too few units in a cell")
             continue
-        found.append(_Sample(values, resampled, sums.shape[0]))
+        found.append(_Sample(values, resampled, int(present[:, sorted(used)].any(axis=1).sum())))
     return found
 
 
 def _matrix(scores: Scores, columns: list[Column]) -> tuple[Floats, np.ndarray]:
-    """(units, C) sums of all columns over the union of their units, and a label of the splits each unit appears in."""
+    """(units, C) sums of all columns over the union of their units, and which units each column has."""
     parts = [scores.sums(c) for c in columns]
     units = np.unique(np.concatenate([u for u, _ in parts]))
     sums = np.zeros((len(units), len(columns)))
-    present = {c.split: np.zeros(len(units), dtype=bool) for c in columns}
-    for i, (column, (mine, values)) in enumerate(zip(columns, parts, strict=True)):
+    present = np.zeros(sums.shape, dtype=bool)
+    for i, (mine, values) in enumerate(parts):
         at = np.searchsorted(units, mine)
         sums[at, i] = values
-        present[column.split][at] = True
-    _, strata = np.unique(np.stack(list(present.values()), axis=1), axis=0, return_inverse=True)
-    return sums, strata
+        present[at, i] = True
+    return sums, present
 
 
 def _constant(columns: dict[str, np.ndarray]) -> Callable[[], dict[str, np.ndarray]]:

@@ -154,6 +154,8 @@ def margin_edges(subject: Subject, split: Split, *, bins: int = 10, batch_size: 
         for batch in split.batches(batch_size):
             batch = batch.to(subject.device)
             margins.append(subject.scoring.predictions(tap(batch).output, batch).margin.cpu().numpy())
+    if not sum(map(len, margins)):
+        raise SplitError(f"no prediction of split {split.name!r} is scored; score other positions")
     edges = np.quantile(np.concatenate(margins), np.arange(1, bins) / bins)
     return np.unique(edges)
 

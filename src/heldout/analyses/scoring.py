@@ -6,7 +6,7 @@ Shapes: M scored predictions of a batch, V classes (the vocabulary), B batch, T 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -55,25 +55,51 @@ class Scoring:
                 )
             chosen = logits[pick]
             item, place = pick.nonzero(as_tuple=True)
-        if not bool(torch.isfinite(chosen.sum())):
+        self._check(chosen, batch, logits.ndim)
+        if not bool(torch.isfinite(chosen).all()):
             bad = sorted(set(batch.index[item[~torch.isfinite(chosen).all(dim=1)]].tolist()))
             raise NonFiniteError(f"the network's output is NaN or infinite{where}, items {bad[:5]}")
 
         def at(values: Tensor) -> Tensor:
             return values[item] if values.ndim == 1 else values[pick]
 
+        targets = None if batch.targets is None else at(batch.targets)
+        if targets is not None and targets.numel() and not 0 <= targets.min() <= targets.max() < chosen.shape[1]:
+            raise NetworkError(
+                f"targets run from {int(targets.min())} to {int(targets.max())}{where}, but the network has "
+                f"{chosen.shape[1]} classes, numbered from 0; mark the positions that count (scored=...) or mend the targets"
+            )
         return Predictions(
             logits=chosen,
             item=batch.index[item],
             place=place,
-            targets=None if batch.targets is None else at(batch.targets),
+            targets=targets,
             strata={k: at(v) for k, v in batch.strata.items()},
             candidates=self.candidates,
         )
 
+    def _check(self, chosen: Tensor, batch: Batch, ndim: int) -> None:
+        """Raise where `candidates` or the targets do not fit logits (M, V), or there is nothing to choose from."""
+        classes = chosen.shape[1]
+        low, high = self.candidates or (0, classes)
+        if not 0 <= low < high <= classes:
+            raise NetworkError(
+                f"candidates run from {low} to {high} (excluded), but the network has {classes} classes; choose from "
+                f"0 to {classes}"
+            )
+        if high - low < 2:
+            raise NetworkError(f"a prediction needs at least two classes to choose from, here {high - low}")
+        if batch.targets is not None and batch.targets.ndim > ndim - 1:
+            raise NetworkError(
+                f"the network returned one prediction an item, but targets have shape {tuple(batch.targets.shape)}; "
+                f"({len(batch)},) is needed"
+            )
+
     def _logits(self, output: Any) -> Tensor:
         if isinstance(output, Tensor):
             return output
+        if not isinstance(output, Mapping | Sequence):
+            raise NetworkError(f"the network returned a {type(output).__name__}; a tensor of logits is needed")
         names = list(output) if isinstance(output, Mapping) else [str(i) for i in range(len(output))]
         name = self.output or ("logits" if "logits" in names else "")
         if name not in names:
@@ -100,8 +126,8 @@ class Predictions:
 
     @cached_property
     def log_p(self) -> Tensor:
-        """(M, V) log probabilities, nats."""
-        return F.log_softmax(self.logits.float(), dim=-1)
+        """(M, V) log probabilities, nats; float32, or float64 where the network computes in it."""
+        return F.log_softmax(_wide(self.logits), dim=-1)
 
     @cached_property
     def top(self) -> Tensor:
@@ -113,7 +139,7 @@ class Predictions:
     def margin(self) -> Tensor:
         """(M,) logit of the predicted class minus the next one's, among the candidates; 0 or more, nats."""
         low, high = self.candidates or (0, self.logits.shape[-1])
-        best = self.logits[:, low:high].float().topk(2, dim=-1).values
+        best = _wide(self.logits[:, low:high]).topk(2, dim=-1).values
         return best[:, 0] - best[:, 1]
 
     @cached_property
@@ -128,6 +154,10 @@ class Predictions:
         if self.targets is None:
             return torch.zeros_like(self.top, dtype=torch.bool)
         return self.top == self.targets
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def compare(network: Predictions, proxy: Predictions) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from heldout.analyses.audit import Plan
 from heldout.analyses.damage import NULL
 from heldout.analyses.estimates import Estimand, Floats, Scores, View, describe
 from heldout.evidence import Estimate, Origin
+from heldout.statistics.ratios import ratio
 from heldout.statistics.reweight import standardised_ratio
 
 RATIOS = {  # quantity -> metric that is averaged over predictions
@@ -95,7 +96,11 @@ class Chosen:
         at: dict[str, Any] = {"edit": label(family, self.size(view, site, family)), "site": site, "bins": bins}
         reference = view.binned("n", split=self.reference, **at)
         same, n = view.binned("same", split=split, **at), view.binned("n", split=split, **at)
-        there = self.ratio(view, site, family, self.reference, "same")
+        filled = n > 0  # margins that the split never has cannot be compared
+        there = ratio(
+            np.where(filled, view.binned("same", split=self.reference, **at), 0.0).sum(axis=-1),
+            np.where(filled, reference, 0.0).sum(axis=-1),
+        )
         return np.asarray(there - standardised_ratio(same, n, reference).ratio)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heldout.errors import EvidenceError
 from heldout.evidence import Cell, ScoresWriter
 
 Columns = dict[str, np.ndarray]
@@ -31,7 +32,9 @@ class Memory:
         self.parts: dict[str, tuple[Cell, list[Columns]]] = {}
 
     def add(self, cell: Cell, columns: Columns) -> None:
-        self.parts.setdefault(cell.filename, (cell, []))[1].append(columns)
+        first, rows = self.parts.setdefault(cell.filename, (cell, []))
+        _check_same(first, cell)
+        rows.append(columns)
 
 
 class Folder:
@@ -52,7 +55,17 @@ class Folder:
         writer = self._writers.get(cell.filename)
         if writer is None:
             writer = self._writers[cell.filename] = ScoresWriter(self.path / cell.filename, cell)
+        _check_same(writer.cell, cell)
         writer.add(columns)
+
+
+def _check_same(first: Cell, cell: Cell) -> None:
+    """Different edits under one name would be averaged unseen."""
+    if first != cell:
+        raise EvidenceError(
+            f"two edits are both called {cell.edit.label!r} at {cell.edit.site} on split {cell.split!r}, but come from "
+            f"{first.edit} and {cell.edit}; give one of them another name"
+        )
 
 
 class Groups:
@@ -65,7 +78,8 @@ class Groups:
         key = np.zeros(len(next(iter(labels.values()))), dtype=np.int64)
         for values in labels.values():
             _, inverse = np.unique(values, return_inverse=True)
-            key = key * (int(inverse.max()) + 1 if len(inverse) else 1) + inverse
+            # Renumbered each time: the product of many strata could leave the range of whole numbers.
+            _, key = np.unique(key * (int(inverse.max()) + 1 if len(inverse) else 1) + inverse, return_inverse=True)
         _, first, self._row = np.unique(key, return_index=True, return_inverse=True)
         self._labels = {name: np.asarray(values)[first] for name, values in labels.items()}
         self._count = len(first)

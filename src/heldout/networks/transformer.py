@@ -163,14 +163,3 @@ class Transformer(nn.Module):
 def rows(x: Tensor, at: Tensor) -> Tensor:
     """(B, T, ...) and (B, Q) int64 -> (B, Q, ...): the positions `at` of each item."""
     return x[torch.arange(len(x), device=x.device)[:, None], at]
-
-
-def positions_of(scored: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a (B, T) mask is True: positions (B, Q) in order, Q the most of any item, and which are real (B, Q).
-
-    Items with fewer are filled up with other positions of theirs, so that every entry of `at` can be computed.
-    """
-    counts = scored.sum(1)
-    most = max(1, int(counts.max()))
-    at = torch.argsort(~scored, dim=1, stable=True)[:, :most]
-    return at, torch.arange(most, device=scored.device) < counts[:, None]

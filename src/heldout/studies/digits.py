@@ -49,7 +49,7 @@ class DigitsConfig(Config):
     kmeans_draws: PositiveInt = 5
     kmeans_sample: PositiveInt = 500
     haar_draws: PositiveInt = 20
-    haar_ranks: tuple[PositiveInt, ...] = (4, 16)
+    haar_ranks: tuple[PositiveInt, ...] = (2, 4, 8)
     null_draws: PositiveInt = 20
     rotation: float = 20.0
     shift: int = 1

@@ -117,8 +117,13 @@ def _gaps(estimates: pd.DataFrame, shown: Shown) -> Section:
             "network falls where the network is less sure, so each gap stands beside that of random noise at the same "
             f"place that agrees as often on {shown.reference}.",
         ),
-        figures=(gap_figure(estimates, unit=shown.unit),),
+        figures=(gap_figure(_by_family(estimates), unit=shown.unit),),
     )
+
+
+def _by_family(estimates: pd.DataFrame) -> pd.DataFrame:
+    """Chosen edits called by their family alone: their sizes differ between seeds, and stand in a table of their own."""
+    return estimates.assign(parameter=float("nan"))
 
 
 def _curves(estimates: pd.DataFrame, shown: Shown) -> Section:
@@ -126,7 +131,11 @@ def _curves(estimates: pd.DataFrame, shown: Shown) -> Section:
     figures = [faithfulness_curves(grid, unit=shown.unit)]
     figures.append(
         faithfulness_curves(
-            grid, quantity="kl", id="kl", title="Divergence against the size of the simplification", unit=shown.unit
+            grid[grid["edit"].isin(shown.families)],
+            quantity="kl",
+            id="kl",
+            title="Divergence against the size of the simplification",
+            unit=shown.unit,
         )
     )
     return Section(
@@ -138,7 +147,7 @@ def _curves(estimates: pd.DataFrame, shown: Shown) -> Section:
 
 
 def _accuracy(estimates: pd.DataFrame, shown: Shown) -> Section:
-    rows = estimates[estimates["quantity"].isin(["accuracy_network", "chosen_accuracy"])].copy()
+    rows = _by_family(estimates[estimates["quantity"].isin(["accuracy_network", "chosen_accuracy"])])
     rows["quantity"] = rows["quantity"].replace({"chosen_accuracy": "accuracy_proxy"})
     return Section(
         id="accuracy",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from heldout.errors import SplitError
-from heldout.tasks.base import Batch
+from heldout.tasks.base import Batch, Items, Split
 
 NO_STRATUM = -1  # the label of padding
 
@@ -73,3 +75,88 @@ class Ragged:
             scored=torch.from_numpy(self.scored[at] & mask),
             strata={name: padded(labels, NO_STRATUM) for name, labels in self.strata.items()},
         )
+
+
+class AtScored:
+    """Items whose last layer is asked for scored positions only: the network is called with ``tokens`` and ``at``.
+
+    A batch of B items, T the longest and Q the most scored positions of any, has inputs ``{"tokens": (B, T), "at":
+    (B, Q)}``, mask (B, T), and targets, scored and strata of shape (B, Q). What the network returns is (B, Q, V).
+    `strata` maps further names to functions of the full batch that give (B, T) labels; `keep` names those of the items'
+    own strata that are kept (None: all), since every combination of labels is a row of the scores.
+    """
+
+    def __init__(
+        self,
+        items: Items,
+        *,
+        keep: Collection[str] | None = None,
+        strata: Mapping[str, Callable[[Batch], Tensor]] | None = None,
+    ) -> None:
+        self.items, self.keep, self.strata = items, keep, dict(strata or {})
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.items.lengths
+
+    def take(self, index: np.ndarray) -> Batch:
+        full = self.items.take(index)
+        if full.scored is None or full.targets is None:
+            raise SplitError("items without scored marks or targets cannot be asked for their scored positions")
+        at, real = positions_of(full.scored)
+        strata = {name: labels for name, labels in full.strata.items() if self.keep is None or name in self.keep}
+        strata |= {name: function(full) for name, function in self.strata.items()}
+        return replace(
+            full,
+            inputs={"tokens": full.inputs, "at": at},
+            targets=full.targets.gather(1, at),
+            scored=real,
+            strata={name: labels.gather(1, at) for name, labels in strata.items()},
+        )
+
+
+class Everywhere:
+    """`AtScored` undone: the same items with the whole network computed at every position. For fitting."""
+
+    def __init__(self, items: Items) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.items.lengths
+
+    def take(self, index: np.ndarray) -> Batch:
+        batch = self.items.take(index)
+        if not isinstance(batch.inputs, Mapping):
+            return batch
+        return Batch(inputs=batch.inputs["tokens"], index=batch.index, mask=batch.mask)
+
+
+def at_scored(split: Split, **options: Any) -> Split:
+    """`split` as `AtScored` items, without those that have no scored position; options are those of `AtScored`."""
+    marked = [split.items.take(index).scored for index in split.batch_indices(100_000, order=np.arange(len(split)))]
+    counts = np.concatenate([m.any(1).numpy() for m in marked if m is not None])
+    kept = split.subset(np.flatnonzero(counts))
+    return replace(kept, items=AtScored(kept.items, **options))
+
+
+def everywhere(split: Split) -> Split:
+    """`split` with the whole network computed at every position, whatever its items ask for."""
+    return replace(split, items=Everywhere(split.items))
+
+
+def positions_of(scored: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a (B, T) mask is True: positions (B, Q) in order, Q the most of any item, and which are real (B, Q).
+
+    Items with fewer are filled up with other positions of theirs, so that every entry of `at` can be computed.
+    """
+    counts = scored.sum(1)
+    most = max(1, int(counts.max()))
+    at = torch.argsort(~scored, dim=1, stable=True)[:, :most]
+    return at, torch.arange(most, device=scored.device) < counts[:, None]
