@@ -78,7 +78,7 @@ class Tab:
         """A PNG of the whole page, or of the first element that `selector` finds, with a little air around it."""
         box = f"document.querySelector({json.dumps(selector or 'html')}).getBoundingClientRect()"
         x, y, width, height = self.evaluate(f"(b => [b.x + scrollX, b.y + scrollY, b.width, b.height])({box})")
-        air = 16 if selector else 0
+        air = 32 if selector else 0
         clip = {
             "x": max(x - air, 0),
             "y": y - air,
