@@ -84,7 +84,10 @@ def _place(panels: Sequence[Panel], *, columns: int, width: int, legend: Sequenc
     below = 50 + 16 * max(wrap(p.x_title, across).count("<br>") for p in panels)
     top, between = 8, below + 18
     # Where the first row has no title, the button that saves the picture still needs a place.
-    titled = [30 if any(p.title for p in row) else 22 * (i == 0) for i, row in enumerate(rows)]
+    titles = [[wrap(p.title, across, lines=2) for p in row] for row in rows]
+    titled = [
+        14 + 16 * (1 + max(t.count("<br>") for t in row)) if any(row) else 22 * (i == 0) for i, row in enumerate(titles)
+    ]
     heights = [max(p.height for p in row) for row in rows]
     plot = sum(heights) + sum(titled) + between * (len(rows) - 1)
     bottom = below + _legend_height(legend, width) + (70 if bar else 0)
@@ -109,13 +112,12 @@ def _place(panels: Sequence[Panel], *, columns: int, width: int, legend: Sequenc
                 patch[f"{y}.ticktext"] = [wrap(label, chars) for label in panel.labels]
             patch[f"{x}.title.text"] = wrap(panel.x_title, across)
             patch[f"{y}.title.text"] = wrap(panel.y_title, heights[r] // 8, lines=2)
-            notes.append(_title(panel.title, left, upper, across))
+            notes.append(_title(titles[r][c], left, upper))
     patch["annotations"] = [note for note in notes if note["text"]]
     return patch
 
 
-def _title(text: str, x: float, y: float, chars: int) -> Json:
-    shown = wrap(text, chars, lines=1)
+def _title(shown: str, x: float, y: float) -> Json:
     note: Json = {"text": f"<b>{shown}</b>" if shown else "", "x": x, "y": y, "xref": "paper", "yref": "paper"}
     return note | {"xanchor": "left", "yanchor": "bottom", "yshift": 5, "showarrow": False, "font": {"size": 13}}
 
