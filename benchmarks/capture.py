@@ -9,7 +9,7 @@ Two questions, each with its target:
 - the fixed cost of one call on a 3-layer MLP and four items: opening a tap on two sites, one pass, closing it, at most
   1.5 x registering two hooks by hand, one pass, removing them.
 
-Both sides run in turns on one compute thread; the ratio is taken within each turn, because the machine's speed drifts
+Both sides run in turns on one compute thread, in processor time; the ratio is taken within each turn, because the speed drifts
 between turns.
 """
 
@@ -91,11 +91,11 @@ def compare(
     for turn in range(repeats + 1):
         pair = [("ours", ours), ("theirs", theirs)]
         for side, function in pair if turn % 2 else pair[::-1]:
-            start = time.perf_counter()
+            start = time.process_time()
             for _ in range(calls):
                 function()
             if turn:  # the first turn warms up
-                times[side].append((time.perf_counter() - start) / calls)
+                times[side].append((time.process_time() - start) / calls)
     ratios = sorted(a / b for a, b in zip(times["ours"], times["theirs"], strict=True))
     low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
     print(

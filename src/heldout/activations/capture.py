@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from heldout.activations.sites import Site, finite, module_at, position_mask, resolve_view, to_rows
-from heldout.activations.tap import Tap
+from heldout.activations.tap import Tap, Watch
 from heldout.errors import NonFiniteError
 from heldout.tasks.base import Batch, Split
 
 
 class Accumulator(Protocol):
+    """Takes rows (N, D) in the middle of a pass: what it keeps of them it must copy."""
+
     def update(self, rows: Tensor) -> None: ...
 
 
@@ -37,16 +39,22 @@ def capture(
     `batch_size` counts positions (items, where items have one size). Raises `NonFiniteError` with the site and the items
     where an activation is NaN or infinite.
     """
-    parsed = {Site.parse(site): accumulators for site, accumulators in sites.items()}
-    with Tap(network, read=list(parsed)) as tap:
-        for batch in split.batches(batch_size):
-            batch = batch.to(device)
-            reading = tap(batch)
-            for site, accumulators in parsed.items():
-                for value in reading.values[str(site)]:
-                    rows = data_rows(network, site, value, batch, where=f"split {split.name!r}")
-                    for accumulator in accumulators:
-                        accumulator.update(rows)
+    where = f"split {split.name!r}"
+    batch: Batch
+
+    def updating(site: Site, accumulators: Sequence[Accumulator]) -> Watch:
+        def update(value: Tensor) -> None:
+            rows = data_rows(network, site, value, batch, where=where)
+            for accumulator in accumulators:
+                accumulator.update(rows)
+
+        return update
+
+    watch = {site: updating(Site.parse(site), accumulators) for site, accumulators in sites.items()}
+    with Tap(network, watch=watch) as tap:
+        for given in split.batches(batch_size):
+            batch = given.to(device)
+            tap(batch)
 
 
 def data_rows(network: nn.Module, site: Site, value: Tensor, batch: Batch, *, where: str) -> Tensor:

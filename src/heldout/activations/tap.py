@@ -38,6 +38,7 @@ from heldout.errors import HeldoutError, NetworkError, NonFiniteError, SiteError
 from heldout.tasks.base import Batch
 
 EditFunction = Callable[[Tensor, Tensor | None], Tensor]
+Watch = Callable[[Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Tap:
     - `read`: sites whose tensors each pass returns, as the network uses them (their own view, features where they are).
     - `edit`: site -> function (rows (B, ..., D), mask) -> rows; features come last, `mask` (B, ...) is True on data
       and None where all of it is. Rows that are not data keep their values.
+    - `watch`: site -> function that is given the tensor at once, in the middle of the pass, and must not keep or change it;
+      where the tensor is only to be summed up, this spares the copy that a reading is.
     - `grad`: keep the graph; passes run without it otherwise.
 
     Passes are made by calling the tap, in ``eval()`` mode; one made in another way while the tap is open is refused, since
@@ -88,10 +91,12 @@ class Tap:
         *,
         read: Iterable[str | Site] = (),
         edit: Mapping[str, EditFunction] | None = None,
+        watch: Mapping[str, Watch] | None = None,
         grad: bool = False,
     ) -> None:
         self.network, self.grad = network, grad
         self.read = [Site.parse(s) for s in read]
+        self._watch = {f"watched {Site.parse(s)}": f for s, f in (watch or {}).items()}
         self.edits = {Site.parse(s): f for s, f in (edit or {}).items()}
         self._hooked: dict[tuple[nn.Module, str], _Hooked] = {}
         self._names = [str(site) for site in self.read]
@@ -104,6 +109,8 @@ class Tap:
             self._place(site, None, function)
         for site, name in zip(self.read, self._names, strict=True):
             self._place(site, name, None)
+        for given, name in zip(watch or {}, self._watch, strict=True):
+            self._place(Site.parse(given), name, None)
 
     def _place(self, site: Site, name: str | None, function: EditFunction | None) -> None:
         module = module_at(self.network, site)
@@ -206,7 +213,9 @@ class Tap:
                 continue
             if function is not None:
                 value = put(value, site, self._apply(function, site, hooked.module, pick(value, site)))
-            if name is not None:
+            if name in self._watch:
+                self._watch[name](pick(value, site))
+            elif name is not None:
                 tensor = pick(value, site)
                 # A copy, since the network may go on to change it in place; with a graph, the tensor itself is wanted.
                 self._values[name].append(tensor if self.grad else tensor.clone())
