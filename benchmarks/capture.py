@@ -9,7 +9,7 @@ Two questions, each with its target:
 - the fixed cost of one call on a 3-layer MLP and four items: opening a tap on two sites, one pass, closing it, at most
   1.5 x registering two hooks by hand, one pass, removing them.
 
-Both sides run in turns on one compute thread, in processor time; the ratio is taken within each turn, because the speed drifts
+Both sides run in turns on one compute thread, in processor time; the ratio is taken within each turn, as speed drifts
 between turns.
 """
 

@@ -19,6 +19,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+INTERRUPTED = 130  # the exit code that typer gives Ctrl-C
+
 Preset = Annotated[str, typer.Option(help="smoke, laptop, paper, or another that `heldout show STUDY` names.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a field; repeatable.")]
 Runs = Annotated[Path, typer.Option(help="Where runs and their store are kept.")]
@@ -37,12 +39,17 @@ def list_() -> None:
 
 @app.command()
 def show(
-    study: str,
+    study: Annotated[str, typer.Argument(metavar="STUDY|SPEC.yaml")],
     preset: Preset = "laptop",
     set_: Settings = None,
     seeds: Annotated[int | None, typer.Option(help="Number of training seeds.")] = None,
 ) -> None:
-    """The full configuration of a study, its steps and its claims."""
+    """The full configuration of a study, its steps and its claims; of a SPEC.yaml, also the network's sites with shapes."""
+    if study.endswith((".yaml", ".yml")):
+        from heldout.audits.showing import describe_spec
+
+        typer.echo(describe_spec(Path(study)))
+        return
     from heldout.studies.base import describe_study
 
     typer.echo(describe_study(study, preset, set_ or [], seeds))
@@ -75,6 +82,27 @@ def run(
         fresh=fresh or [],
     )
     _report(finished.path, claims=True)
+
+
+@app.command()
+def audit(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC.yaml")],
+    runs: Annotated[
+        Path | None, typer.Option(help="Where runs are kept; the spec's out, or runs, where left out.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="inline (this process) or local (worker processes).")] = "inline",
+    workers: Annotated[int | None, typer.Option(help="Processes; one for each processor where not given.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...; the spec's where not given.")] = None,
+    fresh: Annotated[list[str] | None, typer.Option(help="Steps to compute again (a pattern); repeatable.")] = None,
+) -> None:
+    """Test your own readings of your own network on your own splits, or go on with it, and write the page.
+
+    Runs the functions that the spec names.
+    """
+    from heldout.audits.running import run_audit
+
+    finished = run_audit(spec, runs=runs, device=device, engine=engine, workers=workers, fresh=fresh or [])
+    _report(finished.path, claims=False)
 
 
 @app.command()
@@ -130,9 +158,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped; what was finished is kept, and the same command goes on from there", err=True)
-        raise SystemExit(130) from None
+    except SystemExit as leave:
+        if leave.code == INTERRUPTED:
+            typer.echo("stopped; what was finished is kept, and the same command goes on from there", err=True)
+        raise
 
 
 __all__ = ["ConfigError", "app", "main"]

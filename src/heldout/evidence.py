@@ -80,7 +80,7 @@ class Estimate:
 
     `seed` is None where the value is over all seeds. `parameter` is the rank or cluster count. `reference` is the
     split that a gap is measured from. `null` is the value that the same quantity takes under its null, `n` the number
-    of units, `weight` the number of scored predictions, `seeds` the number of training seeds. Where there is no value
+    of units, `seeds` the number of training seeds. Where there is no value
     (NaN), `reason` says why.
     """
 
@@ -91,7 +91,6 @@ class Estimate:
     method: str = ""
     null: float = math.nan
     n: int = 0
-    weight: float = 0.0
     seeds: int = 1
     network: str = ""
     seed: int | None = None
@@ -162,16 +161,32 @@ class ScoresWriter:
         self._waiting, self._rows = [], 0
 
 
+def read_cell(path: Path) -> Cell:
+    """What a part written by `ScoresWriter` is about; its rows are not read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise EvidenceError(f"{path} cannot be read as a table of scores: {error}") from None
+    return _cell(_record(path, schema, "scores"))
+
+
 def read_scores(path: Path) -> tuple[Cell, dict[str, np.ndarray]]:
     """Read one part written by `ScoresWriter`: its cell, and its columns by name."""
-    arrow, record = _read_table(path, "scores")
-    cell = record["cell"]
+    arrow = _read_table(path, "scores")
     columns = {name: arrow.column(name).to_numpy() for name in arrow.column_names}
-    return Cell(**{**cell, "edit": Origin(**cell["edit"])}), columns
+    return _cell(_record(path, arrow.schema, "scores")), columns
 
 
-def _read_table(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
-    """An Arrow table of this project and the record that it carries."""
+def _cell(record: Mapping[str, Any]) -> Cell:
+    cell = record["cell"]
+    return Cell(**{**cell, "edit": Origin(**cell["edit"])})
+
+
+def _read_table(path: Path, kind: str) -> Any:
+    """An Arrow table of this project, read whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -180,13 +195,19 @@ def _read_table(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
             arrow = file.read()
     except (pa.ArrowException, OSError) as error:
         raise EvidenceError(f"{path} cannot be read as a table of {kind}: {error}") from None
-    raw = (arrow.schema.metadata or {}).get(b"heldout")
-    record = None if raw is None else json.loads(raw)
+    _record(path, arrow.schema, kind)
+    return arrow
+
+
+def _record(path: Path, schema: Any, kind: str) -> dict[str, Any]:
+    """The record that a table of this project carries."""
+    raw = (schema.metadata or {}).get(b"heldout")
+    record: dict[str, Any] | None = None if raw is None else json.loads(raw)
     if record is None or record.get("table") != kind:
         raise EvidenceError(f"{path} is not a table of {kind} written by heldout")
     if record["format"] != FORMAT:
         raise EvidenceError(f"{path} has {kind} of format {record['format']}; this version reads {FORMAT}")
-    return arrow, record
+    return record
 
 
 def write_estimates(path: Path, estimates: Iterable[Estimate]) -> None:
@@ -206,7 +227,7 @@ def read_estimates(paths: Path | Iterable[Path]) -> pd.DataFrame:
     paths = [paths] if isinstance(paths, Path) else list(paths)
     if not paths:
         raise EvidenceError("no estimates to read")
-    return pd.concat([_read_table(p, "estimates")[0].to_pandas() for p in paths], ignore_index=True)
+    return pd.concat([_read_table(p, "estimates").to_pandas() for p in paths], ignore_index=True)
 
 
 def estimates_frame(estimates: Iterable[Estimate]) -> pd.DataFrame:
@@ -215,6 +236,6 @@ def estimates_frame(estimates: Iterable[Estimate]) -> pd.DataFrame:
 
     frame = pd.DataFrame([asdict(e) for e in estimates], columns=[f.name for f in fields(Estimate)])
     return frame.astype(
-        {"value": float, "low": float, "high": float, "null": float, "weight": float, "parameter": float}
+        {"value": float, "low": float, "high": float, "null": float, "parameter": float}
         | {"seed": "Int64", "n": "int64", "seeds": "int64"}
     )

@@ -255,3 +255,22 @@ def test_an_error_that_the_network_survives_does_not_mix_up_owners() -> None:
     data = batch(draw(3, 2, 5, 4))
     with Tap(Survives().eval(), read=["attn@attn.query"]) as tap:
         assert torch.equal(tap(data)["attn@attn.query"], data.inputs)
+
+
+def test_a_key_head_of_grouped_queries_is_the_same_one_with_and_without_padding():
+    """Hugging Face repeats keys only where there is a mask; an edit of one head must not notice."""
+    case = build("llama sdpa")
+    owner, inputs = case.attention[0], case.batch.inputs
+    whole = batch({"input_ids": inputs["input_ids"][:, :3]})
+    padded = batch({"input_ids": inputs["input_ids"], "attention_mask": (torch.arange(6) < 3).long().expand(3, 6)})
+    found = []
+    for given in (whole, padded):
+        with Tap(case.network, read=[f"{owner}@attn.key", f"{owner}@attn.value[1]"]) as tap:
+            reading = tap(given)
+        keys = reading[f"{owner}@attn.key"]
+        assert keys.shape[1] == 2
+        with Tap(case.network, edit={f"{owner}@attn.key[1]": lambda rows, mask: 0.5 * rows}) as tap:
+            edited = tap(given).output["logits"][:, :3]
+        found.append([keys[:, :, :3], reading[f"{owner}@attn.value[1]"][:, :3], edited])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

@@ -89,7 +89,7 @@ def read(name: str, *sites: str) -> Reading:
         ("transformer", "blocks.0.attn@attn.query[2]", "head 2 of 2"),
         ("transformer", "blocks.0.attn@attn.query[-3]", "head -3 of 2"),
         ("transformer", ".@attn.query", "runs more than once"),
-        ("llama sdpa", "model.layers.0.self_attn@attn.key[4]", "head 4 of 4"),
+        ("llama sdpa", "model.layers.0.self_attn@attn.key[4]", "head 4 of 2"),
     ],
 )
 def test_places_that_do_not_exist(name: str, site: str, message: str) -> None:

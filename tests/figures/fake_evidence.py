@@ -27,7 +27,7 @@ def estimates(
     out: list[Estimate] = []
 
     def add(quantity: str, value: float, half: float, **fields: object) -> None:
-        common = {"method": "crossed t", "n": 500, "weight": 9000.0, "seeds": 5, "site": site, "reference": "id"}
+        common = {"method": "crossed t", "n": 500, "seeds": 5, "site": site, "reference": "id"}
         missing = holes > 0 and quantity == "gap" and sum(e.quantity == "gap" for e in out) < holes
         if missing:
             out.append(Estimate(quantity, math.nan, reason="no scored position", **(common | fields)))

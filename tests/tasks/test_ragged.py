@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from heldout.errors import SplitError
-from heldout.tasks.base import Split
-from heldout.tasks.ragged import Ragged, at_scored, everywhere, positions_of
+from heldout.tasks.base import Rectangular, Split
+from heldout.tasks.ragged import AtScored, Ragged, at_scored, everywhere, positions_of
 
 
 def make() -> Ragged:
@@ -51,3 +51,46 @@ def test_positions_of_a_mask() -> None:
     assert [row[keep].tolist() for row, keep in zip(at, real, strict=True)] == [[1, 3], [], [0, 1, 3]]
     assert at.shape == (3, 3)
     assert positions_of(scored[1:2])[0].shape == (1, 1)
+
+
+def scored_split() -> Split:
+    flat = np.arange(1, 10, dtype=np.uint8)
+    scored = np.array([0, 1, 0, 0, 0, 1, 1, 0, 1], dtype=bool)
+    items = Ragged(
+        flat, flat + 10, offsets=np.array([0, 3, 5, 9]), pad=99, scored=scored, strata={"depth": flat % 3, "far": flat}
+    )
+    return Split("train", "fit", items, keys=np.array([7, 8, 9]), units=np.array([4, 5, 6]))
+
+
+def test_scored_positions_alone_are_asked_for() -> None:
+    split = at_scored(scored_split(), keep=("depth",), strata={"odd": lambda b: b.inputs % 2})
+    assert len(split) == 2  # the item without a scored position is left out
+    assert split.unit_ids().tolist() == [4, 6]
+    assert split.items.lengths.tolist() == [3, 4]
+    batch = split.items.take(np.array([1, 0]))
+    assert batch.inputs["tokens"].tolist() == [[6, 7, 8, 9], [1, 2, 3, 99]]
+    assert batch.inputs["at"].tolist() == [[0, 1, 3], [1, 0, 2]]  # filled up with other positions
+    assert batch.scored is not None
+    assert batch.scored.tolist() == [[True, True, True], [True, False, False]]
+    assert batch.targets is not None
+    assert batch.targets[batch.scored].tolist() == [16, 17, 19, 12]
+    assert batch.mask is not None
+    assert batch.mask.shape == (2, 4)
+    assert {name: labels[batch.scored].tolist() for name, labels in batch.strata.items()} == {
+        "depth": [0, 1, 0, 2],
+        "odd": [0, 1, 1, 0],
+    }
+
+
+def test_everywhere_undoes_it_for_fitting() -> None:
+    whole, part = everywhere(at_scored(scored_split()).subset(np.array([1]))), everywhere(scored_split())
+    batch = whole.items.take(np.array([0]))
+    assert batch.inputs.tolist() == [[6, 7, 8, 9]]
+    assert (whole.role, batch.scored) == ("fit", None)
+    assert part.items.take(np.array([0])).inputs.tolist() == [[1, 2, 3]]
+
+
+def test_items_without_marks_cannot_be_asked_at_them() -> None:
+    plain = Split("x", "test", Rectangular(torch.zeros(3, 4)))
+    with pytest.raises(SplitError, match="scored"):
+        AtScored(plain.items).take(np.array([0]))

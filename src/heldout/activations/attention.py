@@ -25,10 +25,14 @@ Visit = Callable[[str, Tensor], Tensor]
 
 
 class Call(NamedTuple):
-    """What one attention call may do: `visit(part, tensor)` reads and replaces, `explicit` asks for scores or pattern."""
+    """What one attention call may do: `visit(part, tensor)` reads and replaces, `explicit` asks for scores or pattern.
+
+    `groups`: how many query heads share a key head in the module that calls; see `_shared`.
+    """
 
     visit: Visit
     explicit: bool
+    groups: int = 1
 
 
 class AttentionMode(TorchFunctionMode):
@@ -63,14 +67,32 @@ def attend(
 ) -> Tensor:
     """One attention call with its operands visited. (B, H, T, d) each; keys and values may have fewer heads."""
     query = call.visit("query", query)
-    key = call.visit("key", key)
-    value = call.visit("value", value)
+    key, value = (_shared(call, part, x, query.shape[1]) for part, x in (("key", key), ("value", value)))
     if not call.explicit:
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
     output, _ = explicit_attention(call, query, key, value, attn_mask, is_causal, scale, dropout_p)
     return output
+
+
+def groups_of(module: nn.Module) -> int:
+    """How many query heads share a key head: what Hugging Face modules with grouped queries say of themselves."""
+    groups = getattr(module, "num_key_value_groups", 1)
+    return groups if isinstance(groups, int) else 1
+
+
+def _shared(call: Call, part: str, tensor: Tensor, heads: int) -> Tensor:
+    """Visit keys or values of grouped queries as the heads that there are, repeated for the call or not.
+
+    Hugging Face repeats them where there is an attention mask and leaves that to the kernel where there is none: without
+    this, a head's number would mean another head as soon as a batch holds padding.
+    """
+    if call.groups == 1 or tensor.ndim != 4 or tensor.shape[1] != heads:
+        return call.visit(part, tensor)
+    own = tensor[:, :: call.groups]
+    new = call.visit(part, own)
+    return tensor if new is own else new.repeat_interleave(call.groups, dim=1)
 
 
 def explicit_attention(

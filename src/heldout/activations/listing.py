@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heldout.activations.attention import AttentionMode, Call, reachable_attention
+from heldout.activations.attention import AttentionMode, Call, groups_of, reachable_attention
 from heldout.activations.sites import ATTENTION_PARTS
 from heldout.tasks.base import Batch
 
@@ -60,7 +60,7 @@ def sites(network: nn.Module, batch: Batch | Any) -> list[Listed]:
             note(f"{path}@attn.{part}", value, kind)
             return value
 
-        return Call(visit, explicit=True)
+        return Call(visit, True, groups_of(running[-1]))
 
     training = [m for m in network.modules() if m.training]
     fast = torch.backends.mha.get_fastpath_enabled()

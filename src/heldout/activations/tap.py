@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heldout.activations.attention import AttentionMode, Call, reachable_attention
+from heldout.activations.attention import AttentionMode, Call, groups_of, reachable_attention
 from heldout.activations.sites import (
     EVERY,
     Arguments,
@@ -292,7 +292,7 @@ class Tap:
         hooked = self._owners[-1]
         call = self._count(hooked)
         explicit = any(site.part in ("scores", "pattern") for site, _, _ in hooked.places)
-        return Call(lambda part, tensor: self._visit(hooked, tensor, call, part), explicit)
+        return Call(lambda part, tensor: self._visit(hooked, tensor, call, part), explicit, groups_of(hooked.module))
 
 
 def _in_training(network: nn.Module) -> list[nn.Module]:

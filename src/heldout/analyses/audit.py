@@ -1,7 +1,8 @@
 """The whole examination of one network: simplify it, score it on every split, and set each result beside its null.
 
 1. Fit the edits on the fit split and score the grid on every split.
-2. Choose, for each site and family, the smallest parameter whose agreement on the select split reaches the threshold.
+2. Choose, for each site and family, the smallest parameter whose agreement on the select split reaches the threshold
+   (of the grid, or for refined families between two of it).
 3. Match random perturbations to the chosen edits on the reference split and score them (see `damage`).
 4. Fit the chosen edits on one half of each out-of-distribution split and score the other half, and swapped (the oracle:
    is the subspace wrong there, or is the rank too low?).
@@ -20,8 +21,8 @@ import numpy as np
 from heldout.activations.edits import Edit
 from heldout.analyses.damage import DRAWS, matched_damage
 from heldout.analyses.faithfulness import Extra, Outcome, Subject, faithfulness, margin_edges
-from heldout.analyses.tables import Sink
-from heldout.errors import SplitError, unknown
+from heldout.analyses.tables import Memory, Sink
+from heldout.errors import ProxyError, SplitError, unknown
 from heldout.evidence import Origin
 from heldout.tasks.base import Split
 
@@ -39,6 +40,7 @@ class Plan:
     - `also`: further splits that the grid is scored on (the training data, say).
     - `families`: which edits get a parameter chosen, a null and (those in `oracles`) an oracle.
     - `threshold`: the agreement that a chosen parameter reaches on the select split.
+    - `refined`: families whose parameter is then narrowed down between two of the grid; see `refine`.
     """
 
     reference: str
@@ -49,6 +51,7 @@ class Plan:
     families: tuple[str, ...] = ("svd", "kmeans")
     oracles: tuple[str, ...] = ("svd", "kmeans")
     threshold: float = 0.95
+    refined: tuple[str, ...] = ()
     null_draws: int = DRAWS
     batch_size: int = 256
     margin_bins: int = 10
@@ -71,7 +74,7 @@ def audit(
     `build` (subject, split, oracle, wanted) fits the edits on a split: the whole grid, or what is `wanted` of it.
 
     Returns ``identity``, ``chosen`` (rows: site, family, parameter, agreement on select, whether it reached the
-    threshold) and ``nulls`` (rows: how well each null matches), as plain values.
+    threshold), ``nulls`` (rows: how well each null matches) and ``oracles_not_fitted`` (split -> why), as plain values.
     """
     for name in (plan.fit, plan.select, plan.reference, *plan.tests, *plan.also):
         if name not in splits:
@@ -97,6 +100,13 @@ def audit(
     edits = build(subject, splits[plan.fit], False, None)
     outcome = score(scored, edits, "grid")
     chosen = choose(edits, outcome, plan)
+    for number, pick in enumerate(chosen):
+        if pick.edit.origin.name in plan.refined:
+            say(number, len(chosen), f"narrowing down {pick.edit.origin.label}")
+            chosen[number] = refine(subject, splits, plan, pick, edits, build)
+    new = [pick.edit for pick in chosen if pick.edit not in edits]
+    if new:
+        score(scored, new, "chosen")
     nulls = []
     for number, pick in enumerate(chosen):
         say(number, len(chosen), "matched damage")
@@ -121,12 +131,24 @@ def audit(
             }
         )
     wanted = {(o.site, o.name, o.parameter) for o in (p.edit.origin for p in chosen) if o.name in plan.oracles}
+    unfitted: dict[str, str] = {}
     for name in plan.tests if wanted else ():
-        for fitted_on, scored_on in _swapped(splits[name]):
-            score([scored_on], build(subject, fitted_on, True, wanted), f"oracle on {name}", with_extra=False)
+        try:
+            halves = [(on, build(subject, fitted, True, wanted)) for fitted, on in _swapped(splits[name])]
+        except ProxyError as error:  # a half that is too small for the chosen size; all else stands
+            unfitted[name] = str(error)
+            continue
+        for scored_on, oracles in halves:
+            score([scored_on], oracles, f"oracle on {name}", with_extra=False)
     c = outcome.check
     identity = {"sites": list(c.sites), "difference": c.difference, "tolerance": c.tolerance, "replay": c.replay}
-    return {"identity": identity, "chosen": [p.row() for p in chosen], "nulls": nulls, "margin_edges": edges.tolist()}
+    return {
+        "identity": identity,
+        "chosen": [p.row() for p in chosen],
+        "nulls": nulls,
+        "oracles_not_fitted": unfitted,
+        "margin_edges": edges.tolist(),
+    }
 
 
 @dataclass(frozen=True)
@@ -163,6 +185,30 @@ def choose(edits: Sequence[Edit], outcome: Outcome, plan: Plan) -> list[Choice]:
         picked = next((p for p, mean in means.items() if mean >= plan.threshold), max(means))
         chosen.append(Choice(grid[picked][0][0], means[picked], means[picked] >= plan.threshold))
     return chosen
+
+
+def refine(
+    subject: Subject, splits: Mapping[str, Split], plan: Plan, pick: Choice, edits: Sequence[Edit], build: Build
+) -> Choice:
+    """The smallest whole parameter that reaches the threshold, by bisection between the pick and the next smaller one of
+    the grid; agreement is taken to rise in between. A pick that is the smallest of the grid, or reaches nothing, stays.
+    """
+    o = pick.edit.origin
+    grid = {e.origin.parameter for e in edits if (e.origin.site, e.origin.name) == (o.site, o.name)}
+    smaller = [int(p) for p in grid if p is not None and o.parameter is not None and p < o.parameter]
+    if not pick.reached or not smaller or o.parameter is None:
+        return pick
+    low, high = max(smaller), int(o.parameter)
+    while high - low > 1:
+        middle = (low + high) // 2
+        (edit,) = build(subject, splits[plan.fit], False, {(o.site, o.name, middle)})
+        found = faithfulness(subject, [splits[plan.select]], [edit], Memory(), batch_size=plan.batch_size)
+        agreement = found.agreement[0][plan.select]
+        if agreement >= plan.threshold:
+            high, pick = middle, Choice(edit, agreement, reached=True)
+        else:
+            low = middle
+    return pick
 
 
 def _swapped(split: Split) -> list[tuple[Split, Split]]:

@@ -144,5 +144,5 @@ def _agreements(subject: Subject, replay: Replay, split: Split, edits: Sequence[
         total += len(original.top)
         for i, edit in enumerate(edits):
             proxied = subject.scoring.predictions(replay.run(batch, edit.functions).output, batch)
-            same[i] += int((original.top == proxied.top).sum())
+            same[i] += int(original.same(proxied).sum())
     return [s / total for s in same]

@@ -43,6 +43,7 @@ def examine(device: str) -> tuple[list[str], bool]:
     x = torch.randn(128, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     try:
         there = x.float().to(device)
+        there.cpu()
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
             f"device {device!r} cannot be used here: {str(error).splitlines()[0]}; try --device cpu"

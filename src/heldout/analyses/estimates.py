@@ -13,8 +13,10 @@ what they are of.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,13 +25,14 @@ from numpy.typing import NDArray
 
 from heldout.analyses.tables import Memory
 from heldout.errors import EvidenceError, choices
-from heldout.evidence import Cell, Estimate, read_scores
+from heldout.evidence import Cell, Estimate, read_cell, read_scores
 from heldout.statistics.bootstrap import MAX_UNDEFINED, bootstrap_totals
 from heldout.statistics.ratios import error_consistency, ratio
 from heldout.statistics.rule import MeanTest, mean_test
 
 Floats = NDArray[np.float64]
 DRAWS = 2000
+KEPT = 1000  # cells in memory at a time
 
 
 class Column(NamedTuple):
@@ -51,6 +54,14 @@ class _Part:
     columns: dict[str, np.ndarray]
 
 
+class _Loaded(NamedTuple):
+    """One cell in memory: its columns, its units ascending, and which of them each row belongs to."""
+
+    table: dict[str, np.ndarray]
+    units: np.ndarray
+    unit: np.ndarray
+
+
 class Scores:
     """Every scores table of a study, by cell; each is read once, when it is first asked for."""
 
@@ -62,16 +73,14 @@ class Scores:
             if key not in self._loaders:
                 self.cells.append(cell)
             self._loaders.setdefault(key, []).append(load)
-        self._loaded: dict[tuple[str, int, str, str, str], dict[str, np.ndarray]] = {}
-        self._grouped: dict[Column, tuple[np.ndarray, np.ndarray]] = {}
+        self._loaded: OrderedDict[tuple[str, int, str, str, str], _Loaded] = OrderedDict()
 
     @staticmethod
     def read(folders: Iterable[Path]) -> Scores:
         """All parts in some folders, as `Folder` sinks wrote them."""
         cells = []
         for path in (p for folder in folders for p in sorted(folder.glob("*.parquet"))):
-            cell, columns = read_scores(path)
-            cells.append((cell, _constant(columns)))
+            cells.append((read_cell(path), partial(_columns, path)))
         return Scores(cells)
 
     @staticmethod
@@ -87,40 +96,40 @@ class Scores:
     def networks(self) -> list[str]:
         return list(dict.fromkeys(c.network for c in self.cells))
 
-    def table(self, column: Column) -> dict[str, np.ndarray]:
-        """The rows of the cell that `column` is of."""
+    def table(self, column: Column) -> _Loaded:
+        """The rows of the cell that `column` is of; the last `KEPT` that were asked for stay in memory."""
         key = (column.network, column.seed, column.split, column.edit, column.site)
-        if key not in self._loaded:
-            if key not in self._loaders:
-                near = [
-                    f"{c.edit.label} at {c.edit.site} on {c.split}" for c in self.cells if c.network == column.network
-                ]
-                raise EvidenceError(
-                    f"no scores of {column.edit!r} at {column.site!r} on split {column.split!r} for {column.network!r}, "
-                    f"seed {column.seed}; {choices(f'{column.edit} at {column.site} on {column.split}', near)}"
-                )
-            parts = [load() for load in self._loaders[key]]
-            self._loaded[key] = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        if key in self._loaded:
+            self._loaded.move_to_end(key)
+            return self._loaded[key]
+        if key not in self._loaders:
+            near = [f"{c.edit.label} at {c.edit.site} on {c.split}" for c in self.cells if c.network == column.network]
+            raise EvidenceError(
+                f"no scores of {column.edit!r} at {column.site!r} on split {column.split!r} for {column.network!r}, "
+                f"seed {column.seed}; {choices(f'{column.edit} at {column.site} on {column.split}', near)}"
+            )
+        parts = [load() for load in self._loaders[key]]
+        table = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        self._loaded[key] = _Loaded(table, *np.unique(table["unit"], return_inverse=True))
+        if len(self._loaded) > KEPT:
+            self._loaded.popitem(last=False)
         return self._loaded[key]
+
+    def has(self, network: str, seed: int, split: str, edit: str, site: str) -> bool:
+        """Whether anything was scored there."""
+        return (network, seed, split, edit, site) in self._loaders
 
     def sums(self, column: Column) -> tuple[np.ndarray, Floats]:
         """(units, sums): the units of a cell and the column's sum in each, units ascending."""
-        table = self.table(column)
+        table, units, unit = self.table(column)
         if column.metric not in table:
             raise EvidenceError(f"no metric {column.metric!r} in the scores; {choices(column.metric, table)}")
-        units, inverse = self._units(column, table)
         values = table[column.metric]
         if column.stratum is not None:
             if column.stratum not in table:
                 raise EvidenceError(f"no stratum {column.stratum!r} in the scores; {choices(column.stratum, table)}")
             values = np.where(table[column.stratum] == column.value, values, 0.0)
-        return units, np.bincount(inverse, weights=values, minlength=len(units)).astype(np.float64)
-
-    def _units(self, column: Column, table: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        key = column._replace(metric="", stratum=None, value=None)
-        if key not in self._grouped:
-            self._grouped[key] = np.unique(table["unit"], return_inverse=True)
-        return self._grouped[key]
+        return units, np.bincount(unit, weights=values, minlength=len(units)).astype(np.float64)
 
 
 class View:
@@ -230,7 +239,8 @@ class _Sample(NamedTuple):
 
     @property
     def variance(self) -> float:
-        return float(np.var(self.draws, ddof=1))
+        # Equal values must give exactly zero: the rounding of their mean would pass for a tiny variance.
+        return float(np.var(self.draws, ddof=1)) if np.ptp(self.draws) > 0 else 0.0
 
 
 def _resample(
@@ -266,12 +276,12 @@ def _resample(
     for values, estimand, used in zip(theta, estimands, uses, strict=True):
         undefined = [who for who, value in zip(subjects, values, strict=True) if not np.isfinite(value)]
         if undefined:
-            found.append(f"undefined for {undefined[0][0]}, seed {undefined[0][1]}: nothing to divide by, or too little")
+            found.append(f"undefined for {undefined[0][0]}, seed {undefined[0][1]}")
             continue
         resampled = np.mean([estimand(View(network, seed, drawn)) for network, seed in subjects], axis=0)
         resampled = resampled[np.isfinite(resampled)]
         if len(resampled) < (1 - MAX_UNDEFINED) * draws:
-            found.append(f"undefined in {draws - len(resampled)} of {draws} resamples: too few units in a cell")
+            found.append(f"undefined in {draws - len(resampled)} of {draws} resamples, too few units")
             continue
         found.append(_Sample(values, resampled, int(present[:, sorted(used)].any(axis=1).sum())))
     return found
@@ -288,6 +298,10 @@ def _matrix(scores: Scores, columns: list[Column]) -> tuple[Floats, np.ndarray]:
         sums[at, i] = values
         present[at, i] = True
     return sums, present
+
+
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    return read_scores(path)[1]
 
 
 def _constant(columns: dict[str, np.ndarray]) -> Callable[[], dict[str, np.ndarray]]:

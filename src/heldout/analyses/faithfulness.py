@@ -17,7 +17,7 @@ from heldout.activations.edits import Edit
 from heldout.activations.replay import Replay
 from heldout.activations.tap import Reading, Tap
 from heldout.analyses.scoring import Predictions, Scoring, compare
-from heldout.analyses.tables import Groups, Sink
+from heldout.analyses.tables import Columns, Groups, Sink
 from heldout.errors import SiteError, SplitError
 from heldout.evidence import Cell
 from heldout.tasks.base import Batch, Split
@@ -104,6 +104,7 @@ def faithfulness(
             original = replay.record(batch, read=read)
             network = subject.scoring.predictions(original.output, batch, where=where)
             groups = Groups(_labels(network, units, margin_edges))
+            drawn: dict[str, tuple[Cell, list[Columns]]] = {}
             for i, (edit, cell) in enumerate(zip(edits, cells, strict=True)):
                 proxied = replay.run(batch, edit.functions, read=read)
                 proxy = subject.scoring.predictions(proxied.output, batch, where=f"{where} with {edit.origin.label}")
@@ -111,8 +112,10 @@ def faithfulness(
                 if extra is not None:
                     values |= extra(original, proxied, batch)
                 columns = groups.sums(values)
-                sink.add(cell, columns)
                 same[i, at] += columns["same"].sum()
+                drawn.setdefault(cell.filename, (cell, []))[1].append(columns)
+            for cell, draws in drawn.values():
+                sink.add(cell, groups.join(draws))
             seen[at] += len(network.item)
             done += 1
             if progress is not None:

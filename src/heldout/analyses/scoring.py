@@ -41,29 +41,11 @@ class Scoring:
                 f"the network returned logits of shape {tuple(logits.shape)} for {len(batch)} items; (B, V) or (B, T, V) "
                 f"with B = {len(batch)} is needed to score classes"
             )
-        rows = torch.arange(len(batch), device=logits.device)
-        if logits.ndim == 2:
-            chosen, item, place = logits, rows, torch.zeros_like(rows)
-            pick = torch.ones_like(rows, dtype=torch.bool)
-        else:
-            marked = batch.scored if batch.scored is not None else batch.mask
-            pick = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device) if marked is None else marked
-            if pick.shape != logits.shape[:2]:
-                raise NetworkError(
-                    f"the network returned logits for {tuple(logits.shape[:2])} positions, but the batch marks "
-                    f"{tuple(pick.shape)}; one prediction a marked position is needed"
-                )
-            chosen = logits[pick]
-            item, place = pick.nonzero(as_tuple=True)
+        marked = Marked.of(logits, batch)
+        chosen = marked.rows
         self._check(chosen, batch, logits.ndim)
-        if not bool(torch.isfinite(chosen).all()):
-            bad = sorted(set(batch.index[item[~torch.isfinite(chosen).all(dim=1)]].tolist()))
-            raise NonFiniteError(f"the network's output is NaN or infinite{where}, items {bad[:5]}")
-
-        def at(values: Tensor) -> Tensor:
-            return values[item] if values.ndim == 1 else values[pick]
-
-        targets = None if batch.targets is None else at(batch.targets)
+        marked.check_finite(where)
+        targets = None if batch.targets is None else marked.at(batch.targets)
         if targets is not None and targets.numel() and not 0 <= targets.min() <= targets.max() < chosen.shape[1]:
             raise NetworkError(
                 f"targets run from {int(targets.min())} to {int(targets.max())}{where}, but the network has "
@@ -71,10 +53,10 @@ class Scoring:
             )
         return Predictions(
             logits=chosen,
-            item=batch.index[item],
-            place=place,
+            item=marked.item,
+            place=marked.place,
             targets=targets,
-            strata={k: at(v) for k, v in batch.strata.items()},
+            strata={k: marked.at(v) for k, v in batch.strata.items()},
             candidates=self.candidates,
         )
 
@@ -111,6 +93,47 @@ class Scoring:
         if not isinstance(value, Tensor):
             raise NetworkError(f"output {name!r} of the network is a {type(value).__name__}, not a tensor of logits")
         return value
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """The rows of an output that count: `rows` (M, V), with `item` (M,) place in the split and `place` (M,) position.
+
+    `pick` is (B,) or (B, T) bool; `at` takes the same rows of labels (B, ...) or (B, T, ...).
+    """
+
+    rows: Tensor
+    item: Tensor
+    place: Tensor
+    batch_row: Tensor
+    pick: Tensor
+
+    @staticmethod
+    def of(values: Tensor, batch: Batch) -> Marked:
+        """Every item of (B, V); of (B, T, V) the positions that the batch marks. Raises `NetworkError`."""
+        rows = torch.arange(len(batch), device=values.device)
+        if values.ndim == 2:
+            every = torch.ones_like(rows, dtype=torch.bool)
+            return Marked(values, batch.index, torch.zeros_like(rows), rows, every)
+        marked = batch.scored if batch.scored is not None else batch.mask
+        pick = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device) if marked is None else marked
+        if pick.shape != values.shape[:2]:
+            raise NetworkError(
+                f"the network returned logits for {tuple(values.shape[:2])} positions, but the batch marks "
+                f"{tuple(pick.shape)}; one prediction a marked position is needed"
+            )
+        row, place = pick.nonzero(as_tuple=True)
+        return Marked(values[pick], batch.index[row], place, row, pick)
+
+    def at(self, labels: Tensor) -> Tensor:
+        """(M, ...): labels of items, or of positions where they have as many dimensions as `pick`."""
+        return labels[self.batch_row] if labels.ndim < self.pick.ndim else labels[self.pick]
+
+    def check_finite(self, where: str) -> None:
+        bad = ~torch.isfinite(self.rows).all(dim=1)
+        if bool(bad.any()):
+            items = sorted(set(self.item[bad].tolist()))
+            raise NonFiniteError(f"the network's output is NaN or infinite{where}, items {items[:5]}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +178,26 @@ class Predictions:
             return torch.zeros_like(self.top, dtype=torch.bool)
         return self.top == self.targets
 
+    def same(self, other: Predictions) -> Tensor:
+        """(M,) bool: whether `other`, of the same items, predicts the same."""
+        return self.top == other.top
+
+    def against(self, other: Predictions) -> dict[str, Tensor]:
+        """The metrics of `compare`, with these as the network's predictions."""
+        p, q = self.log_p, other.log_p
+        mixture = torch.logaddexp(p, q) - math.log(2)
+        jsd = 0.5 * ((p.exp() * (p - mixture)).sum(-1) + (q.exp() * (q - mixture)).sum(-1)) / math.log(2)
+        return {
+            "same": self.same(other),
+            "net_correct": self.correct,
+            "proxy_correct": other.correct,
+            "both_correct": self.correct & other.correct,
+            "kl": (p.exp() * (p - q)).sum(-1),
+            "jsd": jsd.clamp(0, 1),
+            "net_loss": self.loss,
+            "proxy_loss": other.loss,
+        }
+
 
 def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -165,18 +208,7 @@ def compare(network: Predictions, proxy: Predictions) -> dict[str, Tensor]:
 
     ``same``: equal predicted class. ``kl``: KL(network || proxy), nats, all classes. ``jsd``: Jensen-Shannon divergence,
     base 2, 0 to 1. ``net_loss``, ``proxy_loss``: cross-entropy at the target, nats. ``*_correct``: 0 or 1. Agreement
-    does not show that the proxy computes what the network computes, only that it answers alike.
+    does not show that the proxy computes what the network computes, only that it answers alike. Regression and embedding
+    have metrics of their own: see `heldout.analyses.outputs`.
     """
-    p, q = network.log_p, proxy.log_p
-    mixture = torch.logaddexp(p, q) - math.log(2)
-    jsd = 0.5 * ((p.exp() * (p - mixture)).sum(-1) + (q.exp() * (q - mixture)).sum(-1)) / math.log(2)
-    return {
-        "same": network.top == proxy.top,
-        "net_correct": network.correct,
-        "proxy_correct": proxy.correct,
-        "both_correct": network.correct & proxy.correct,
-        "kl": (p.exp() * (p - q)).sum(-1),
-        "jsd": jsd.clamp(0, 1),
-        "net_loss": network.loss,
-        "proxy_loss": proxy.loss,
-    }
+    return network.against(proxy)

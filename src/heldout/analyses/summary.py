@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,11 @@ RATIOS = {  # quantity -> metric that is averaged over predictions
     "accuracy_proxy": "proxy_correct",
 }
 LEAST_RANGE = 0.1  # nats between the mean ablation's loss and the network's, below which no share of it is estimable
+UNDEFINED = {  # quantity -> what it means that there is no value
+    "kappa": "network and proxy are both right or both wrong on every prediction",
+    "loss_recovered": f"the mean ablation costs less than {LEAST_RANGE} nats more than the network",
+    "gap_reweighted": "no margin of the network is found on both splits",
+}
 CURVE_DRAWS = 400  # resamples behind an interval that is drawn; those that are judged have estimates.DRAWS
 
 Grid = Callable[[str], Mapping[str, Sequence[float | None]]]  # site -> family -> parameters
@@ -170,7 +175,7 @@ def _chosen_rows(
         (of(chosen.loss_recovered), what | {"quantity": "loss_recovered"}),
     ]
     if split not in plan.tests:
-        return describe(scores, subjects, wanted, rng=rng)
+        return explained(describe(scores, subjects, wanted, rng=rng))
     what["reference"] = plan.reference
     subject_views = [View(n, s, lambda c: np.array([scores.sums(c)[1].sum()])) for n, s in subjects]
     null = float(np.mean([chosen.null_gap(view, site, family, split) for view in subject_views]))
@@ -179,9 +184,21 @@ def _chosen_rows(
         (of(chosen.excess), what | {"quantity": "excess_gap"}),
         (of(chosen.reweighted_gap, plan.margin_bins), what | {"quantity": "gap_reweighted"}),
     ]
-    if family in plan.oracles:
+    oracles = [label(family, chosen.parameters[(*who, site, family)], oracle=True) for who in subjects]
+    if family in plan.oracles and all(
+        scores.has(*who, split, edit, site) for who, edit in zip(subjects, oracles, strict=True)
+    ):
         wanted.append((of(chosen.oracle_gap), what | {"quantity": "gap_oracle", "oracle": True}))
-    return describe(scores, subjects, wanted, rng=rng)
+    return explained(describe(scores, subjects, wanted, rng=rng))
+
+
+def explained(rows: Sequence[Estimate]) -> list[Estimate]:
+    """`rows`, with what an undefined value of its quantity means added to the reason."""
+    return [replace(e, reason=f"{e.reason}: {UNDEFINED[e.quantity]}") if _unsaid(e) else e for e in rows]
+
+
+def _unsaid(estimate: Estimate) -> bool:
+    return bool(estimate.reason) and estimate.quantity in UNDEFINED
 
 
 def _ratio(metric: str, split: str, edit: str, site: str) -> Estimand:

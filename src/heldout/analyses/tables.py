@@ -5,7 +5,7 @@ Memory does not grow with the data: what is waiting to be written is bounded, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -92,3 +92,10 @@ class Groups:
             weights = value.detach().to(torch.float64).cpu().numpy()
             columns[name] = np.bincount(self._row, weights=weights, minlength=self._count)
         return columns
+
+    def join(self, draws: Sequence[Columns]) -> Columns:
+        """Columns of several draws of one edit as one: labels as they are, everything else added up."""
+        first = draws[0]
+        if len(draws) == 1:
+            return first
+        return {k: v if k in self._labels else np.sum([d[k] for d in draws], axis=0) for k, v in first.items()}

@@ -37,6 +37,7 @@ def accuracy_figure(
     panels: list[Panel] = []
     data: list[Json] = []
     shapes: list[Json] = []
+    shown: set[str] = set()  # in the legend: each series where it first occurs
     between = span([rows], columns=["value", "low", "high"])
     for here, (label, facet) in enumerate(facets(proxy, by)):
         # The network has no site: its accuracy stands in every panel that shows it edited.
@@ -55,7 +56,8 @@ def accuracy_figure(
         for place, one in enumerate(series):
             drawn = part[part["name"] == one.name]
             y = [splits.index(s) + dodge(place, len(series)) for s in drawn["split"]]
-            data += markers(drawn, y, one, panel=here, legend=here == 0)
+            data += markers(drawn, y, one, panel=here, legend=len(drawn) > 0 and one.name not in shown)
+            shown |= {one.name} if len(drawn) else set()
 
     plot = layout(panels, columns=2, legend=[s.name for s in series])
     plot["shapes"] = shapes

@@ -116,7 +116,7 @@ def sentences(parts: Iterable[str]) -> str:
 def numbers(rows: pd.DataFrame) -> pd.DataFrame:
     """The columns of `rows` worth printing behind a figure: a column that is empty everywhere is dropped."""
     order = ["quantity", "network", "site", "split", "reference", "edit", "parameter", "oracle"]
-    order += ["value", "low", "high", "null", "n", "weight", "seeds", "method", "reason"]
+    order += ["value", "low", "high", "null", "n", "seeds", "method", "reason"]
     kept = [c for c in order if c in rows.columns and (c == "value" or not _empty(rows[c]))]
     return rows[kept].reset_index(drop=True)
 

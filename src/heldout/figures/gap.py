@@ -46,6 +46,7 @@ def gap_figure(
     panels: list[Panel] = []
     data: list[Json] = []
     shapes: list[Json] = []
+    shown: set[str] = set()  # in the legend: each series where it first occurs
     for label, facet in facets(rows, by):
         for kind, whole in kinds.items():
             here = len(panels)
@@ -68,7 +69,8 @@ def gap_figure(
                 if kind == "gap":
                     null = Series(f"{one.name}: null", one.colour, one.symbol, hollow=True)
                     data += markers(drawn, y, null, panel=here, legend=False, value="null")
-                data += markers(drawn, y, one, panel=here, legend=here == 0)
+                data += markers(drawn, y, one, panel=here, legend=len(drawn) > 0 and one.name not in shown)
+                shown |= {one.name} if len(drawn) else set()
     shared = Series("matched-damage null", MUTED, "circle", hollow=True)
     data.append(legend_only(shared))
 

@@ -86,7 +86,15 @@ def attention_edits(
     if fitted:
         draws = sorted({f.draw for f in fitted if f.name == "kmeans"})
         seen = capture_operands(
-            network, split, module, heads=heads, draws=draws, sample=sample, seed=seed, batch_size=batch_size, device=device
+            network,
+            split,
+            module,
+            heads=heads,
+            draws=draws,
+            sample=sample,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
         )
         for family in fitted:
             settings = {"basis": basis, "centred": centred} if family.name == "svd" else dict(family.options)
@@ -158,7 +166,7 @@ def _fitted(
 
 
 def keep_largest(
-    module: str, k: int, *, heads: int, name: str = "topk", parameter: float | None | Literal["k"] = "k"
+    module: str, k: int, *, heads: int, name: str = "topk", parameter: float | Literal["k"] | None = "k"
 ) -> Edit:
     """Each row of the attention pattern keeps its `k` largest entries, rescaled to sum to one; k = 1 is one-hot attention.
 
@@ -205,7 +213,7 @@ def truncated_weights(
             raise ProxyError(f"weights-only SVD: rank {rank} at {module}, whose heads have width {w_q.shape[1]}")
         r_q, r_k = torch.linalg.qr(w_q[head].T).R, torch.linalg.qr(w_k[head].T).R
         left = torch.linalg.svd(r_q @ r_k.T).U[:, :rank]
-        p = torch.linalg.pinv(r_q) @ left @ (left.T @ r_q)
+        p = torch.linalg.pinv(r_q, rtol=1e-10) @ left @ (left.T @ r_q)
         functions[place(module, "query", head)] = _affine(p, b_q[head])
     return Edit(functions, Origin("weights", module, parameter=rank))
 
@@ -244,7 +252,8 @@ def check_operands(
     Rotary positions and norms of queries and keys do that, and then W_q^T W_k is not the form that attention uses.
     """
     batch: Batch = split.items.take(split.batch_indices(1)[0]).to(device)
-    pairs = [(f"{module}.{name}", f"{module}@attn.{part}") for name, part in zip(projections, OPERANDS, strict=True)]
+    inside = "" if module == "." else f"{module}."
+    pairs = [(f"{inside}{name}", f"{module}@attn.{part}") for name, part in zip(projections, OPERANDS, strict=True)]
     with Tap(network, read=[site for pair in pairs for site in pair]) as tap:
         reading = tap(batch)
     for projection, operand in pairs:
@@ -268,9 +277,7 @@ def both_modules(edits: Sequence[Edit], more: Sequence[Edit]) -> list[Edit]:
     return found
 
 
-def single_directions(
-    seen: Captured, module: str, rank: int, *, heads: int, fit_split: str
-) -> list[tuple[int, Edit]]:
+def single_directions(seen: Captured, module: str, rank: int, *, heads: int, fit_split: str) -> list[tuple[int, Edit]]:
     """(component, edit): the joint basis cut at `rank` with one further component added back, of every head at once."""
     bases = [SVD().fit_moments(seen.joint(head)) for head in range(heads)]
     assert bases[0].components_ is not None

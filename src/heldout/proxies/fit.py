@@ -37,32 +37,33 @@ class Family:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _svd(family: Family, moments: Moments, rows: Reservoir) -> Fitted:
+def _svd(family: Family, moments: Any) -> Fitted:
     fitted = SVD(centred=family.name == "pca").fit_moments(moments)
     return [(rank, fitted.at(rank)) for rank in family.parameters]
 
 
-def _kmeans(family: Family, moments: Moments, rows: Reservoir) -> Fitted:
-    return [(k, KMeans(k, seed=family.draw, **family.options).fit(rows.rows)) for k in family.parameters]
+def _kmeans(family: Family, sample: Any) -> Fitted:
+    return [(k, KMeans(k, seed=family.draw, **family.options).fit(sample.rows)) for k in family.parameters]
 
 
-def _haar(family: Family, moments: Moments, rows: Reservoir) -> Fitted:
+def _haar(family: Family, moments: Any) -> Fitted:
     make = {rank: RandomSubspace(rank, seed=family.draw, **family.options) for rank in family.parameters}
     return [(rank, proxy.fit_moments(moments)) for rank, proxy in make.items()]
 
 
-def _mean(family: Family, moments: Moments, rows: Reservoir) -> Fitted:
+def _mean(family: Family, moments: Any) -> Fitted:
     return [(None, Mean().fit_moments(moments))]
 
 
-# A new kind of proxy is one function and one line here.
-FAMILIES: dict[str, Callable[[Family, Moments, Reservoir], Fitted]] = {
+# A new kind of proxy is one function, of the moments or (named in SAMPLED) of a sample of rows, and one line here.
+FAMILIES: dict[str, Callable[[Family, Any], Fitted]] = {
     "svd": _svd,
     "pca": _svd,
     "kmeans": _kmeans,
     "haar": _haar,
     "mean": _mean,
 }
+SAMPLED = {"kmeans"}
 
 
 def fit_edits(
@@ -92,14 +93,15 @@ def fit_edits(
     places = [str(Site.parse(s)) for s in sites]
     moments = {place: Moments() for place in places}
     # Each draw of a family has a sample of its own, so that draws differ in what they have seen.
-    draws = sorted({family.draw for family in families})
+    draws = sorted({family.draw for family in families if family.name in SAMPLED})
     rows = {(p, d): Reservoir(sample, seed=seed, shard=d) for p in places for d in draws}
     wanted: dict[str, list[Accumulator]] = {p: [moments[p], *(rows[p, d] for d in draws)] for p in places}
     capture(network, split, wanted, batch_size=batch_size, device=device)
     edits = []
     for place in places:
         for family in families:
-            for parameter, proxy in FAMILIES[family.name](family, moments[place], rows[place, family.draw]):
+            seen = rows[place, family.draw] if family.name in SAMPLED else moments[place]
+            for parameter, proxy in FAMILIES[family.name](family, seen):
                 origin = Origin(family.name, place, split.name, parameter, oracle, dict(family.options))
                 edits.append(Edit.from_proxy(place, proxy, origin))
     return edits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,10 @@ class Audited:
     chosen: Chosen
 
     @staticmethod
-    def read(folders: Mapping[tuple[str, int], Path], *, reference: str) -> Audited:
-        """From the folders that audit steps wrote: score parts and `AUDIT`."""
+    def read(folders: Mapping[tuple[str, int], Path], *, reference: str, more: Iterable[Path] = ()) -> Audited:
+        """From the folders that audit steps wrote: score parts and `AUDIT`; `more` are folders with further score parts."""
         records = {who: json.loads((folder / AUDIT).read_text()) for who, folder in folders.items()}
-        return Audited(Scores.read(folders.values()), records, Chosen.from_records(records, reference))
+        return Audited(Scores.read([*folders.values(), *more]), records, Chosen.from_records(records, reference))
 
     def subjects(self, network: str) -> list[tuple[str, int]]:
         return [who for who in self.records if who[0] == network]
@@ -77,9 +77,10 @@ class Audited:
         text = f"{len(choices) - len(short)} of {len(choices)} sizes reach the threshold; lowest agreement {lowest:.3f}"
         return Gate(name, not short, text)
 
-    def null_gate(self, name: str) -> Gate:
-        """Every null agrees with its network as often on the reference as the simplification does."""
-        nulls = [n for r in self.records.values() for n in r["nulls"]]
+    def null_gate(self, name: str, families: Sequence[str] = ()) -> Gate:
+        """Every null (of `families`, where given) agrees with its network on the reference as often as its edit."""
+        every = [n for r in self.records.values() for n in r["nulls"]]
+        nulls = [n for n in every if not families or n["edit"].partition("-")[0] in families]
         off = [n for n in nulls if n["reason"]]
         worst = max((abs(n["agreement"] - n["target"]) for n in nulls), default=0.0)
         return Gate(name, not off, f"{len(nulls) - len(off)} of {len(nulls)} match; largest difference {worst:.4f}")

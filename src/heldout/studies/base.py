@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from heldout.errors import ConfigError, unknown
 
@@ -26,6 +26,8 @@ TUNING_SEEDS = 100  # seeds from here upward are for tuning; claims are judged o
 # A new study is one file and one line here.
 STUDIES = {
     "digits": ("heldout.studies.digits:STUDY", "an MLP and a CNN on handwritten digits: the audit itself, in a minute"),
+    "code": ("heldout.studies.code:STUDY", "decoders of source code: simplified, on new packages and new languages"),
+    "dyck": ("heldout.studies.dyck:STUDY", "a transformer on nested brackets: simplified, on unseen depths"),
 }
 
 
@@ -37,8 +39,8 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seeds: int = 5
-    first_seed: int = 0
+    seeds: PositiveInt = 5
+    first_seed: NonNegativeInt = 0
 
     def seed_list(self) -> list[int]:
         return list(range(self.first_seed, self.first_seed + self.seeds))
@@ -140,6 +142,9 @@ def _sentence(error: ValidationError) -> str:
     """pydantic's findings as one sentence each: field, rule, what was given."""
     parts = []
     for item in error.errors():
-        where = ".".join(str(p) for p in item["loc"]) or "configuration"
-        parts.append(f"{where}: {item['msg']}, got {item.get('input')!r}")
+        if item["loc"]:
+            where = ".".join(str(p) for p in item["loc"])
+            parts.append(f"{where}: {item['msg']}, got {item.get('input')!r}")
+        else:  # a rule about several fields names them itself
+            parts.append(item["msg"].removeprefix("Value error, "))
     return "; ".join(parts)

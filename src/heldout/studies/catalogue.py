@@ -5,6 +5,8 @@ from __future__ import annotations
 from heldout.studies.base import STUDIES
 
 TASKS = {
+    "dyck": "well-nested brackets of k types, at most m deep; unseen structures and unseen depths",
+    "code": "source code by character: installed Python and other languages, CodeSearchNet, or a folder of yours",
     "digits": "scikit-learn's handwritten digits, changed in four ways, and classes left out of the fit",
 }
 PROXIES = {
@@ -13,11 +15,18 @@ PROXIES = {
     "kmeans": "the nearest of K centroids",
     "haar": "a random subspace: the control for svd and pca",
     "mean": "the mean activation: the floor",
+    "weights": "attention whose W_q^T W_k is cut to a rank; no data",
+    "onehot": "attention on the largest score alone; no data",
+    "topk": "attention on the k largest scores; no data",
 }
 ANALYSES = {
     "faithfulness": "same prediction, KL, JSD, accuracy, error consistency and loss recovered of an edited network",
     "matched damage": "noise that hurts as much in distribution: the null beside every gap",
     "oracle": "the proxy fitted on half of the split that it is tested on",
+    "heads": "previous-token and induction scores of attention heads",
+    "early warning": "how well reconstruction error, margin and distance tell where a proxy will disagree",
+    "depth maps": "attention and errors by depth of query and key",
+    "components": "what leading directions carry, read linearly on held-out data",
 }
 
 

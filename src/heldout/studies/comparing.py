@@ -31,18 +31,22 @@ def compare_runs(first: Path, second: Path) -> str:
     for key in ("source_hash", "claims_hash"):
         if a.manifest.get(key) != b.manifest.get(key):
             lines.append(f"  {key} differs")
-    joined = _estimates(a).merge(_estimates(b), on=WHERE, suffixes=("_a", "_b"), how="inner")
+    first_rows, second_rows = _estimates(a), _estimates(b)
+    joined = first_rows.merge(second_rows, on=WHERE, suffixes=("_a", "_b"), how="inner")
     if joined.empty:
         raise EvidenceError(f"{first} and {second} have no estimate in common; compare runs of one study")
     joined["difference"] = joined["value_b"] - joined["value_a"]
     spread = ((joined["high_a"] - joined["low_a"]) ** 2 + (joined["high_b"] - joined["low_b"]) ** 2) ** 0.5 / 3.92
     joined["z"] = joined["difference"] / spread.where(spread > 0)
     moved = joined[joined["difference"].abs() > 0].sort_values("z", key=lambda z: -z.abs(), kind="stable")
+    alone = [len(each) - len(joined) for each in (first_rows, second_rows)]
     lines += ["", f"estimates: {len(joined)} in both, {len(moved)} differ" + (":" if len(moved) else "")]
     for row in moved.head(SHOWN).to_dict("records"):
-        lines.append(f"  {_name(row)}: {_value(row, 'a')} -> {_value(row, 'b')}, z = {row['z']:+.1f}")
+        lines.append(f"  {_name(row)}: {_value(row, 'a')} -> {_value(row, 'b')}" + _z(row["z"]))
     if len(moved) > SHOWN:
         lines.append(f"  and {len(moved) - SHOWN} more")
+    if any(alone):
+        lines.append(f"  only in the first: {alone[0]}; only in the second: {alone[1]} (other sizes, splits or sites)")
     return "\n".join(lines)
 
 
@@ -65,6 +69,10 @@ def _name(row: dict[str, Any]) -> str:
 def _value(row: dict[str, Any], which: str) -> str:
     value, low, high = (row[f"{k}_{which}"] for k in ("value", "low", "high"))
     return f"{value:.4g}" + ("" if math.isnan(low) else f" [{low:.4g}, {high:.4g}]")
+
+
+def _z(z: float) -> str:
+    return "" if math.isnan(z) else f", z = {z:+.1f}"
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

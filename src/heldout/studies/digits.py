@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, FiniteFloat, PositiveInt, model_validator
 
 from heldout.runs import Run, Step, StepContext
 from heldout.statistics.claims import Claim
@@ -40,21 +40,40 @@ THRESHOLD, DELTA = 0.95, 0.02
 class DigitsConfig(Config):
     """Settings of the digits study; every field can be given as ``--set field=value``."""
 
-    networks: tuple[str, ...] = ("mlp", "cnn")
+    networks: Annotated[tuple[Literal["mlp", "cnn"], ...], Field(min_length=1)] = ("mlp", "cnn")
     training_steps: PositiveInt = 400
     batch: PositiveInt = 128
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    ranks: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16, 32, 64)
-    clusters: tuple[PositiveInt, ...] = (2, 4, 8, 16, 32, 64, 128)
+    ranks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4, 8, 16, 32, 64)
+    clusters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 4, 8, 16, 32, 64, 128)
     kmeans_draws: PositiveInt = 5
     kmeans_sample: PositiveInt = 500
     haar_draws: PositiveInt = 20
     haar_ranks: tuple[PositiveInt, ...] = (2, 4, 8)
     null_draws: PositiveInt = 20
-    rotation: float = 20.0
-    shift: int = 1
-    noise: float = 0.25
-    left_out: tuple[int, ...] = (8, 9)
+    rotation: FiniteFloat = 20.0
+    shift: Annotated[int, Field(ge=0, le=7)] = 1
+    noise: Annotated[FiniteFloat, Field(ge=0)] = 0.25
+    left_out: Annotated[tuple[Annotated[int, Field(ge=0, le=9)], ...], Field(min_length=1, max_length=9)] = (8, 9)
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        """A rank that no site can take is a mistake, and so is a grid of which a site can take nothing."""
+        widths = {site: width for network in self.networks for site, width in SITES[network].items()}
+        widest, narrowest = max(widths, key=lambda s: widths[s]), min(widths, key=lambda s: widths[s])
+        for field, ranks in (("ranks", self.ranks), ("haar_ranks", self.haar_ranks)):
+            if too_large := [r for r in ranks if r > widths[widest]]:
+                raise ValueError(
+                    f"{field}: rank {too_large[0]} is above the width of every site; at most {widths[widest]} ({widest})"
+                )
+        if min(self.ranks) > widths[narrowest]:
+            raise ValueError(f"ranks: site {narrowest} has width {widths[narrowest]}; give a rank that is not above it")
+        if max(self.clusters) > self.kmeans_sample:
+            raise ValueError(
+                f"clusters: {max(self.clusters)} clusters of {self.kmeans_sample} points; "
+                "give fewer clusters or a larger kmeans_sample"
+            )
+        return self
 
 
 def claims() -> list[Claim]:

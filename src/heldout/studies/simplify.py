@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from heldout.runs import Run
     from heldout.tasks.base import Split
 
+# Quantities of the edits that the rank rule chose.
+_GAPS = ("gap", "excess_gap", "gap_reweighted", "gap_oracle")
+CHOSEN = (*_GAPS, "chosen_same_prediction", "chosen_accuracy", "kappa", "loss_recovered")
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -31,6 +35,7 @@ class Shown:
     unit: str
     judge: str  # the step that wrote estimates, claims and audits
     training: Mapping[str, str]  # "network seed" -> the step that trained it
+    sites: tuple[str, ...] = ()  # whose curves are shown with the gaps; all where empty
 
 
 def simplification_page(run: Run, shown: Shown, splits: Mapping[str, Split], more: Sequence[Section] = ()) -> Page:
@@ -39,22 +44,23 @@ def simplification_page(run: Run, shown: Shown, splits: Mapping[str, Split], mor
     estimates = read_estimates(folder / ESTIMATES)
     judgements = tuple(Judgement.from_dict(r) for r in json.loads((folder / CLAIMS).read_text()))
     audits = json.loads((folder / AUDITS).read_text())
+    found, without = _with_size(estimates, audits)
     return Page(
         title=shown.title,
         question=shown.question,
-        summary=_summary(estimates, shown),
+        summary=_summary(found, shown),
         identity=_identity(audits),
         judgements=judgements,
         sections=(
-            _gaps(estimates, shown),
+            _gaps(found, shown, without),
             _curves(estimates, shown),
-            _accuracy(estimates, shown),
-            _reasons(estimates, shown),
+            _accuracy(found, shown),
+            _reasons(found, shown),
             *more,
             _training(run, shown, splits),
             _setting(splits, audits),
         ),
-        manifest=run.manifest,
+        manifest=_lasting(run.manifest),
         warnings=_warnings(run),
     )
 
@@ -71,6 +77,13 @@ def _warnings(run: Run) -> tuple[str, ...]:
     if run.manifest["config"].get("first_seed", 0):
         found.append(f"Training seeds start at {run.manifest['config']['first_seed']}: this is a tuning run.")
     return tuple(found)
+
+
+def _lasting(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest without what differs each time that finished steps are gathered again: one run, one page."""
+    kept = {k: v for k, v in manifest.items() if k not in ("started", "finished", "status")}
+    steps = {name: {k: v for k, v in step.items() if k != "reused"} for name, step in manifest["steps"].items()}
+    return kept | {"steps": steps}
 
 
 def _identity(audits: Sequence[Mapping[str, Any]]) -> tuple[IdentityCheck, ...]:
@@ -107,7 +120,30 @@ def _summary(estimates: pd.DataFrame, shown: Shown) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _gaps(estimates: pd.DataFrame, shown: Shown) -> Section:
+def _with_size(estimates: pd.DataFrame, audits: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:
+    """`estimates` without the chosen edits of families for which the rank rule found no size in some seed, and a sentence
+    that names those; all of them where it found none for any.
+    """
+    short: dict[tuple[str, str, str], float] = {}
+    for a in audits:
+        for c in a["chosen"]:
+            if not c["reached"]:
+                key = (a["network"], c["site"], c["family"])
+                short[key] = min(c["agreement"], short.get(key, 1.0))
+    of_chosen = estimates["quantity"].isin(CHOSEN)
+    keys = zip(estimates["network"], estimates["site"], estimates["edit"], strict=True)
+    dropped = of_chosen & pd.Series([key in short for key in keys], index=estimates.index)
+    if not dropped.any() or dropped.sum() == of_chosen.sum():
+        return estimates, ""
+    named = "; ".join(
+        f"{family} at {site} of {network} ({least:.2f})" for (network, site, family), least in short.items()
+    )
+    return estimates[
+        ~dropped
+    ], f"Left out, because no size tried agrees as often in every seed (least agreement): {named}."
+
+
+def _gaps(estimates: pd.DataFrame, shown: Shown, without: str) -> Section:
     return Section(
         id="gaps",
         title="Where the simplification stops being the network",
@@ -116,6 +152,7 @@ def _gaps(estimates: pd.DataFrame, shown: Shown) -> Section:
             f"held-out data ({shown.reference}); its gap is measured on the other half. Agreement with any disturbed "
             "network falls where the network is less sure, so each gap stands beside that of random noise at the same "
             f"place that agrees as often on {shown.reference}.",
+            *([without] if without else []),
         ),
         figures=(gap_figure(_by_family(estimates), unit=shown.unit),),
     )
@@ -128,6 +165,8 @@ def _by_family(estimates: pd.DataFrame) -> pd.DataFrame:
 
 def _curves(estimates: pd.DataFrame, shown: Shown) -> Section:
     grid = estimates[estimates["parameter"].notna() | (estimates["quantity"] != "same_prediction")]
+    if shown.sites:
+        grid = grid[grid["site"].isin(shown.sites)]
     figures = [faithfulness_curves(grid, unit=shown.unit)]
     figures.append(
         faithfulness_curves(

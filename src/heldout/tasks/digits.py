@@ -7,6 +7,7 @@ without two classes, whose held-out images are `unseen_classes`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,10 @@ class DigitsSettings:
             raise ConfigError(f"left_out must name one to nine classes from 0 to 9, got {self.left_out}")
         if not 0 <= self.shift < SHAPE[1]:
             raise ConfigError(f"shift must be from 0 to {SHAPE[1] - 1} pixels, got {self.shift}")
-        if self.noise < 0:
-            raise ConfigError(f"noise must not be negative, got {self.noise}")
+        if not 0 <= self.noise < math.inf:
+            raise ConfigError(f"noise must be finite and not negative, got {self.noise}")
+        if not math.isfinite(self.rotation):
+            raise ConfigError(f"rotation must be a finite number of degrees, got {self.rotation}")
 
 
 def digits(settings: DigitsSettings | None = None) -> dict[str, Split]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from string import ascii_lowercase
 
 import numpy as np
+from torch import Tensor
 
 from heldout.errors import ConfigError
 from heldout.tasks.dyck.walks import Drawn
@@ -149,6 +150,12 @@ class Sentences:
             np.concatenate([w.openers for w in walks]),
         )
         return Sentences(parts[0].vocabulary, joined, np.concatenate([p.tokens for p in parts]))
+
+
+def levels(tokens: Tensor, brackets: int) -> Tensor:
+    """(B, T) int64: each token's depth, 1 for an outermost bracket, the same for both of a pair; 0 for BOS and padding."""
+    opens, closes = tokens < brackets, (tokens >= brackets) & (tokens < 2 * brackets)
+    return (opens.long() - closes.long()).cumsum(1) + closes.long()
 
 
 @lru_cache(maxsize=8)
