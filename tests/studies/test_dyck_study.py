@@ -90,7 +90,7 @@ def test_draws_are_of_random_families_only() -> None:
 def test_a_whole_small_run(tmp_path: Path) -> None:
     run = run_study("dyck", preset=SMOKE, runs=tmp_path, workers=2, device="cpu")
     judged = json.loads((run.output("dyck-judge") / "claims.json").read_text())
-    assert [j["id"] for j in judged] == ["G1", "G2", "G3", "G4", "G5"]
+    assert [j["id"] for j in judged] == ["G1", "G1-svd", "G2", "G3", "G4", "G5"]
     assert {j["verdict"] for j in judged} == {"not judged"}
     assert all("smoke" in j["reason"] for j in judged)
 

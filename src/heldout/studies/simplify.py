@@ -101,22 +101,26 @@ def _identity(audits: Sequence[Mapping[str, Any]]) -> tuple[IdentityCheck, ...]:
 
 
 def _summary(estimates: pd.DataFrame, shown: Shown) -> tuple[str, ...]:
-    """For each network: where the proxies lose most against their null, and where they lose nothing that noise does not."""
-    excess = estimates[(estimates["quantity"] == "excess_gap") & estimates["value"].notna()]
+    """For each network: where agreement falls most, how much of that equally damaging noise does not explain, and where
+    it explains all of it."""
     sentences = []
-    for network, rows in excess.groupby("network", sort=False):
-        by_split = rows.groupby("split", sort=False)["value"].mean().sort_values(ascending=False)
-        beyond = rows[rows["low"] > 0].groupby("split", sort=False).size()
-        total = rows.groupby("split", sort=False).size()
-        worst = by_split.index[0]
+    known = estimates[estimates["value"].notna()]
+    for network, rows in known[known["quantity"] == "gap"].groupby("network", sort=False):
+        excess = known[(known["quantity"] == "excess_gap") & (known["network"] == network)]
+        gaps = rows.groupby("split", sort=False)["value"].mean()
+        worst = str(gaps.idxmax())
+        more = excess.groupby("split", sort=False)["value"].mean()
+        beyond = excess.assign(above=excess["low"] > 0).groupby("split", sort=False)["above"].agg(["sum", "size"])
         sentences.append(
-            f"{network}: the simplifications stop being the network soonest on {worst}, where they keep "
-            f"{100 * by_split.iloc[0]:.1f} points less of its predictions than equally damaging noise "
-            f"(mean of {total[worst]} simplifications, {int(beyond.get(worst, 0))} of them with an interval above 0)."
+            f"{network}: agreement falls most on {worst}, by {100 * gaps[worst]:.1f} points over "
+            f"{beyond.loc[worst, 'size']} simplifications; equally damaging noise by {100 * (gaps - more)[worst]:.1f}."
         )
-        even = [s for s in by_split.index if int(beyond.get(s, 0)) == 0]
-        if even:
-            sentences.append(f"{network}: no simplification loses more than its null on {', '.join(even)}.")
+        clear = [f"{s} ({n} of {k})" for s, (n, k) in beyond.iterrows() if n]
+        sentences.append(
+            f"{network}: simplifications lose more than their null, with an interval above 0, on {', '.join(clear)}."
+            if clear
+            else f"{network}: no simplification loses more than its null, with an interval above 0, on any split."
+        )
     return tuple(sentences)
 
 

@@ -78,13 +78,19 @@ def installed(settings: CodeSettings) -> Corpus:
 
 
 def fingerprint(settings: CodeSettings) -> str:
-    """Sixteen hexadecimal digits that change when a listed file comes, goes, or changes its size. No file is opened."""
+    """Sixteen hexadecimal digits that change when a listed file comes, goes, or changes its size. No file is opened.
+
+    ``absent`` where a copy is not there (yet): a study can then be shown, and running it says what is missing.
+    """
     from hashlib import sha256
 
     if settings.source == "codesearchnet_hub":
         return "hub"
     if settings.source == "codesearchnet":
-        listed = [(p.as_posix(), p.stat().st_size) for p in _data_files(Path(settings.path))]
+        try:
+            listed = [(p.as_posix(), p.stat().st_size) for p in _data_files(Path(settings.path))]
+        except ConfigError:
+            return "absent"
     else:
         corpus = find_corpus(settings)
         pools = [corpus.home, corpus.held_out, *corpus.others.values()]
