@@ -8,12 +8,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heldout.errors import ConfigError, NetworkError
+from heldout.networks.gpt import SIZES, mingpt
 from heldout.networks.transformer import NORMS, POSITIONS, Transformer, rows
 from heldout.training.seeds import initialised
 
 
 def make(**given: Any) -> Transformer:
     settings = {"width": 8, "layers": 2, "heads": 2, "max_length": 12, **given}
+    if settings.get("positions") == "abacus":
+        settings["digits"] = range(7)
     return initialised(lambda: Transformer(9, **settings), 0).eval()
 
 
@@ -145,7 +148,10 @@ def test_gradients_reach_every_parameter() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"positions": "rotary"}, "unknown kind of positions 'rotary'; choose from learned"),
+        ({"positions": "rotory"}, "unknown kind of positions 'rotory'; choose from learned"),
+        ({"activation": "relu"}, "unknown activation 'relu'; choose from gelu, gelu_tanh"),
+        ({"init": "zero"}, "unknown init 'zero'"),
+        ({"dropout": 1.0}, "dropout must be from 0 to below 1, got 1.0"),
         ({"norm": "rms"}, "unknown norm 'rms'"),
         ({"heads": 3}, "width must be a multiple of heads, got width 8 and 3 heads"),
         ({"layers": 0}, "must be at least 1"),
@@ -159,3 +165,70 @@ def test_bad_settings_are_refused(given: dict[str, Any], message: str) -> None:
 def test_a_sentence_that_is_too_long_is_refused() -> None:
     with pytest.raises(NetworkError, match="13 positions in a batch, but max_length is 12"):
         make()(tokens(t=13))
+
+
+def test_the_sizes_of_the_papers_have_their_parameters() -> None:
+    counts = {name: sum(p.numel() for p in mingpt(10, name, max_length=15).parameters()) for name in SIZES}
+    assert counts["nano"] == 86_592  # addition, width 5: 16 tokens of which 15 are fed
+    assert sum(p.numel() for p in mingpt(10, "mini", max_length=19).parameters()) == 2_677_056  # the paper: 2.68M
+    assert counts["nano"] < counts["micro"] < counts["mini"]
+    with pytest.raises(ConfigError, match="unknown size 'macro'; choose from nano, micro, mini"):
+        mingpt(10, "macro", max_length=15)  # type: ignore[arg-type]
+
+
+def test_initial_weights_of_gpt() -> None:
+    network = initialised(lambda: mingpt(10, "mini", max_length=19), 0)
+    for name, p in network.named_parameters():
+        if name.endswith("bias"):
+            assert (p == 0).all()
+        elif "norm" in name:
+            assert (p == 1).all()
+        elif p.numel() > 30_000:
+            wanted = 0.02 / 12**0.5 if name.endswith(("out.weight", "down.weight")) else 0.02
+            assert p.std().item() == pytest.approx(wanted, rel=0.02), name
+            assert abs(p.mean().item()) < 0.001
+
+
+def test_a_tied_readout_is_the_embedding_and_stays_so() -> None:
+    network = make(tied=True)
+    assert network.readout.weight is network.embed.weight
+    network(tokens()).logsumexp(-1).sum().backward()
+    with torch.no_grad():
+        network.embed.weight += 1.0
+    assert torch.equal(network.readout.weight, network.embed.weight)
+    assert sum(p.numel() for p in make().parameters()) - sum(p.numel() for p in network.parameters()) == 9 * 8
+
+
+def test_biases_can_be_left_out() -> None:
+    assert not [name for name, _ in make(bias=False).named_parameters() if name.endswith("bias")]
+    left = {name for name, _ in make().named_parameters()} - {
+        name for name, _ in make(readout_bias=False).named_parameters()
+    }
+    assert left == {"readout.bias"}
+
+
+def test_dropout_is_where_gpt_has_it_and_only_in_training() -> None:
+    plain, network = make(), make(dropout=0.3)
+    assert torch.equal(network(tokens()), plain(tokens()))  # the same weights, evaluation mode
+    assert {name for name, _ in network.named_modules()} == {name for name, _ in plain.named_modules()}
+    drops: list[str] = []
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if function is F.dropout:
+                drops.append(f"{kwargs['p']} {kwargs['training']}")
+            if function is F.scaled_dot_product_attention:
+                drops.append(f"pattern {kwargs['dropout_p']}")
+            return function(*args, **kwargs)
+
+    network.train()
+    with Watch():
+        network(tokens())
+    each = ["pattern 0.3", "0.3 True", "0.3 True"]  # attention, what it adds, what the feed-forward adds
+    assert drops == ["0.3 True", *each, *each]
+
+
+def test_gelu_by_tanh_is_near_the_exact_one() -> None:
+    exact, near = make()(tokens()), make(activation="gelu_tanh")(tokens())
+    assert 0 < (exact - near).abs().max() < 1e-2

@@ -192,6 +192,18 @@ def test_rotary_positions_are_refused_for_weights() -> None:
         attention_edits(initialised(Rotated, 0), data(), ".", [Family("weights", (2,))], heads=1)
 
 
+def test_weights_are_refused_for_a_rotary_transformer_and_accepted_for_alibi() -> None:
+    with pytest.raises(ProxyError, match=r"attn\.query.*rotary positions.*use svd of the activations instead"):
+        attention_edits(make(positions="rotary"), data(), LAST, [Family("weights", (2,))], heads=2)
+    # ALiBi adds to the scores and leaves queries and keys alone, so that the form is W_q^T W_k; whole rank is exact.
+    network = make(positions="alibi")
+    for rank, same in ((WIDTH // HEADS, True), (1, False)):
+        (edit,) = attention_edits(network, data(), LAST, [Family("weights", (rank,))], heads=HEADS)
+        with Tap(network, edit=edit.functions) as tap:
+            edited = tap(batch()).output
+        assert torch.allclose(edited, network(batch().inputs), rtol=1e-4, atol=1e-5) == same
+
+
 def test_largest_entries_of_a_pattern_made_by_hand() -> None:
     rows = torch.tensor([[0.1, 0.4, 0.4, 0.1], [1.0, 0.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25], [0.0, 0.0, 0.0, 0.0]])
     hot = keep_largest(LAST, 1, heads=1).functions[place(LAST, "pattern", 0)](rows, None)
