@@ -16,6 +16,26 @@ from heldout.tasks.base import Batch, Items, Split
 NO_STRATUM = -1  # the label of padding
 
 
+class Flat:
+    """Values of N sequences laid end to end, (total, ...): those of item i are ``values[offsets[i] : offsets[i + 1]]``."""
+
+    def __init__(self, values: np.ndarray, offsets: np.ndarray) -> None:
+        self.values, self.offsets = values, offsets
+
+    def padded(self, index: np.ndarray, fill: float, *, dtype: type | None = None) -> Tensor:
+        """(B, T, ...) those of the items at `index`, T the longest, with `fill` on the right; as `dtype`, or as they are."""
+        lengths = self.offsets[index + 1] - self.offsets[index]
+        mask = real_positions(lengths).numpy()
+        out = np.full((*mask.shape, *self.values.shape[1:]), fill, dtype=dtype or self.values.dtype)
+        out[mask] = self.values[(self.offsets[index][:, None] + np.arange(mask.shape[1]))[mask]]
+        return torch.from_numpy(out)
+
+
+def real_positions(lengths: np.ndarray) -> Tensor:
+    """(B, T) bool, True where an item of that length has a position; T is the largest."""
+    return torch.from_numpy(np.arange(int(lengths.max(initial=0))) < np.asarray(lengths)[:, None])
+
+
 class Ragged:
     """N sequences laid end to end: item i is ``inputs[offsets[i] : offsets[i + 1]]``.
 
@@ -59,20 +79,17 @@ class Ragged:
 
     def take(self, index: np.ndarray) -> Batch:
         index = np.asarray(index, dtype=np.int64)
-        lengths = self.lengths[index]
-        columns = np.arange(lengths.max(initial=0))
-        mask = columns < lengths[:, None]
-        at = np.where(mask, self.offsets[index][:, None] + columns, 0)
+        mask = real_positions(self.lengths[index])
 
-        def padded(flat: np.ndarray, fill: int) -> Tensor:
-            return torch.from_numpy(np.where(mask, flat[at].astype(np.int64), fill))
+        def padded(values: np.ndarray, fill: int) -> Tensor:
+            return Flat(values, self.offsets).padded(index, fill, dtype=np.int64)
 
         return Batch(
             inputs=padded(self.inputs, self.pad),
             index=torch.from_numpy(index),
             targets=padded(self.targets, self.pad),
-            mask=torch.from_numpy(mask),
-            scored=torch.from_numpy(self.scored[at] & mask),
+            mask=mask,
+            scored=padded(self.scored, 0).bool(),
             strata={name: padded(labels, NO_STRATUM) for name, labels in self.strata.items()},
         )
 
@@ -114,7 +131,7 @@ class AtScored:
             inputs={"tokens": full.inputs, "at": at},
             targets=full.targets.gather(1, at),
             scored=real,
-            strata={name: labels.gather(1, at) for name, labels in strata.items()},
+            strata={name: labels if labels.ndim == 1 else labels.gather(1, at) for name, labels in strata.items()},
         )
 
 
