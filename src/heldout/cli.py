@@ -106,6 +106,44 @@ def audit(
 
 
 @app.command()
+def rule(
+    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS.csv")],
+    operation: Annotated[
+        str, typer.Option(help="What was asked for: add, subtract, multiply, mod_add, mod_multiply.")
+    ] = "add",
+    modulus: Annotated[int | None, typer.Option(help="Of mod_add and mod_multiply.")] = None,
+    base: Annotated[int, typer.Option(help="Of the numerals, 2 to 36.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the halves and the shuffles.")] = 0,
+    a: Annotated[str, typer.Option("--a", metavar="COLUMN", help="Column of the first operand.")] = "a",
+    b: Annotated[str, typer.Option("--b", metavar="COLUMN", help="Column of the second operand.")] = "b",
+    answer: Annotated[str, typer.Option("--answer", metavar="COLUMN", help="Column of the answers.")] = "answer",
+    examples: Annotated[int, typer.Option(help="Pairs shown that follow the rule, and that do not.")] = 6,
+    probes: Annotated[int, typer.Option(help="Pairs shown that would separate the rules that are left.")] = 0,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what was found.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write rule and truth, pair by pair.")
+    ] = None,
+) -> None:
+    """The relation behind a model's answers to arithmetic, how sure it is, or that there is none."""
+    from heldout.analyses.equivalence.of_file import describe_predictions
+
+    typer.echo(
+        describe_predictions(
+            predictions,
+            operation=operation,
+            modulus=modulus,
+            base=base,
+            seed=seed,
+            columns=(a, b, answer),
+            examples=examples,
+            probes=probes,
+            record=json,
+            table=csv,
+        )
+    )
+
+
+@app.command()
 def report(
     path: Annotated[Path, typer.Argument(metavar="RUN")],
     claims: Annotated[bool, typer.Option("--claims", help="Print the claims instead of the page's place.")] = False,
