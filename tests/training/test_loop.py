@@ -18,10 +18,11 @@ from heldout.errors import CheckpointError, NetworkError, NonFiniteError
 from heldout.networks.mlp import MLP
 from heldout.tasks.base import Batch, Rectangular, Split
 from heldout.training.batching import shuffled
-from heldout.training.checkpoints import load_weights, save_weights
+from heldout.training.checkpoints import load_weights, read_tensors, save_weights, write_tensors
 from heldout.training.history import History
-from heldout.training.loop import adamw, train
+from heldout.training.loop import train
 from heldout.training.losses import cross_entropy
+from heldout.training.optimizers import optimizer_of
 from heldout.training.progress import bar
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
@@ -108,12 +109,23 @@ def test_decay_reaches_matrices_and_not_biases() -> None:
     with torch.no_grad():
         network.readout.bias.fill_(1.0)
     before = network.readout.weight.detach().clone()
-    optimizer = adamw(network, replace(SETTINGS, weight_decay=0.5))
+    optimizer = optimizer_of(network, replace(SETTINGS, weight_decay=0.5))
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     torch.testing.assert_close(network.readout.weight, before * (1 - 0.5 * SETTINGS.learning_rate))
     assert torch.equal(network.readout.bias, torch.ones(4))
+
+
+def test_decay_of_linear_maps_leaves_embeddings_alone() -> None:
+    network = nn.Sequential(nn.Embedding(7, 4), nn.LayerNorm(4), nn.Linear(4, 3))
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimizer = optimizer_of(network, replace(SETTINGS, weight_decay=0.5, decay="linear"))
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    changed = {name for name, p in network.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"2.weight"}
 
 
 def test_the_global_generator_is_neither_read_nor_moved() -> None:
@@ -199,6 +211,17 @@ def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(tmp_path:
     with pytest.raises(CheckpointError, match=r"other settings \(learning_rate: 0.01 -> 0.02, seed: 3 -> 4\)"):
         run(initialised(Noisy, 0), replace(SETTINGS, learning_rate=0.02, seed=4), checkpoint=path)
     run(initialised(Noisy, 0), replace(SETTINGS, checkpoint_every=None), checkpoint=path)
+
+
+def test_a_checkpoint_that_is_older_than_a_setting_had_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    expected = run(initialised(Noisy, 0), checkpoint=path)
+    tensors, record = read_tensors(path)
+    del record["settings"]["decay"]
+    write_tensors(path, tensors, record)
+    assert run(initialised(Noisy, 1), checkpoint=path) == expected
+    with pytest.raises(CheckpointError, match="decay: 'matrices' -> 'linear'"):
+        run(initialised(Noisy, 0), replace(SETTINGS, decay="linear"), checkpoint=path)
 
 
 def test_foreign_and_corrupt_checkpoints_are_refused(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def test_one_step_and_all_warmup_are_accepted() -> None:
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin'; choose from constant, cosine, linear"),
+        ({"decay": "all"}, "unknown decay 'all'; choose from matrices, linear"),
         ({"warmup": 11}, r"warmup must be from 0 to steps \(10\), got 11"),
         ({"final": 1.5}, "final must be a fraction"),
         ({"betas": (0.9, 1.0)}, "betas must be"),

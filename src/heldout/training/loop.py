@@ -1,4 +1,4 @@
-"""The training loop: AdamW, a schedule, clipping, curves, and checkpoints from which it goes on exactly.
+"""The training loop: an optimiser, a schedule, clipping, curves, and checkpoints from which it goes on exactly.
 
     network = initialised(lambda: MLP((64, 128, 10)), seed=0)
     settings = TrainSettings(steps=1000, evaluate_every=100)
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from heldout.errors import NetworkError, NonFiniteError
 from heldout.tasks.base import Batch
 from heldout.training.history import BATCH_LOSS, History
+from heldout.training.optimizers import optimizer_of
 from heldout.training.resume import load_state, save_state
 from heldout.training.seeds import stream
 from heldout.training.settings import TrainSettings
@@ -61,7 +62,7 @@ def train(
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
         raise NetworkError(f"{type(network).__name__} has no parameters to train; all are frozen or there are none")
-    optimizer = adamw(network, settings)
+    optimizer = optimizer_of(network, settings)
     history, running, start = History(), Running(), 0
     if checkpoint is not None and checkpoint.exists():
         start, history, (running.total, running.count) = load_state(checkpoint, network, optimizer, settings)
@@ -109,19 +110,6 @@ def train(
                 save_state(checkpoint, network, optimizer, settings, done, history, (running.total, running.count))
     network.eval()
     return history
-
-
-def adamw(network: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; weight decay on tensors of two or more dimensions only."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    fused = all(p.device.type in {"cpu", "cuda"} for p in trained)
-    return torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=fused or None
-    )
 
 
 class Running:

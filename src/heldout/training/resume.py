@@ -55,10 +55,9 @@ def load_state(
             f"{path} is no training checkpoint that this version reads (format {FORMAT}). Give another checkpoint "
             "path, or move the file away to train from the start"
         )
-    wanted = _comparable(settings)
-    changed = [
-        f"{k}: {record['settings'].get(k)!r} -> {v!r}" for k, v in wanted.items() if record["settings"].get(k) != v
-    ]
+    # A setting that is younger than the checkpoint had its default.
+    made, wanted = {**_comparable(TrainSettings(steps=1)), **record["settings"]}, _comparable(settings)
+    changed = [f"{k}: {made[k]!r} -> {v!r}" for k, v in wanted.items() if made[k] != v]
     if changed:
         raise CheckpointError(
             f"{path} was made with other settings ({', '.join(changed)}) and cannot be continued with these. "

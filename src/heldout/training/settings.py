@@ -9,18 +9,25 @@ from typing import Literal
 from heldout.errors import ConfigError, unknown
 
 Schedule = Literal["constant", "cosine", "linear"]
+Decay = Literal["matrices", "linear"]
+Optimizer = Literal["adamw", "adam", "sgd", "rmsprop"]
 SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine", "linear")
+DECAYS: tuple[Decay, ...] = ("matrices", "linear")
+OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "adam", "sgd", "rmsprop")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of `heldout.training.loop.train`: AdamW with a schedule and clipping.
+    """Settings of `heldout.training.loop.train`: an optimiser (AdamW where nothing else is named), a schedule, clipping.
 
     - `steps`: number of updates.
     - `learning_rate`: the highest; reached linearly over the first `warmup` updates, then kept (``constant``) or
       lowered along a `schedule` (``cosine``, ``linear``) to `final` times itself at the last update.
-    - `betas`, `eps`, `weight_decay`: AdamW's. Decay is decoupled and applies to tensors of two or more dimensions
-      (weight matrices, kernels, embeddings), never to biases and norm gains.
+    - `optimizer`: ``adamw``, ``adam``, ``sgd`` or ``rmsprop``; `momentum` belongs to the last two, `betas` and `eps` to
+      the Adams, and RMSprop's smoothing is the second of `betas`.
+    - `weight_decay`: decoupled in AdamW, a term of the gradient in the others. It applies, by `decay`, to tensors of
+      two or more dimensions (``matrices``: weight matrices, kernels, embeddings) or to the weights of linear maps alone
+      (``linear``, as minGPT has it), never to biases and norm gains.
     - `clip`: the gradient's largest Euclidean norm over all parameters together; None does not clip.
     - `evaluate_every`, `checkpoint_every`: in updates; None means at the end only. The end always counts.
     - `seed`: names the run, and seeds what the network draws while it trains (dropout).
@@ -34,14 +41,21 @@ class TrainSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
+    decay: Decay = "matrices"
     clip: float | None = 1.0
     evaluate_every: int | None = None
     checkpoint_every: int | None = None
     seed: int = 0
+    optimizer: Optimizer = "adamw"
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"training: {unknown('schedule', str(self.schedule), SCHEDULES)}")
+        if self.decay not in DECAYS:
+            raise ConfigError(f"training: {unknown('decay', str(self.decay), DECAYS)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(f"training: {unknown('optimizer', str(self.optimizer), OPTIMIZERS)}")
         rules = {
             "steps": (self.steps >= 1, "at least 1"),
             "learning_rate": (0 < self.learning_rate < math.inf, "positive and finite"),
@@ -54,6 +68,10 @@ class TrainSettings:
             "evaluate_every": (self.evaluate_every is None or self.evaluate_every >= 1, "at least 1, or None"),
             "checkpoint_every": (self.checkpoint_every is None or self.checkpoint_every >= 1, "at least 1, or None"),
             "seed": (self.seed >= 0, "at least 0"),
+            "momentum": (
+                0 <= self.momentum < 1 and (self.momentum == 0 or self.optimizer in {"sgd", "rmsprop"}),
+                "from 0 to below 1, and 0 unless the optimizer is sgd or rmsprop",
+            ),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
