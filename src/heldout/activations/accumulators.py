@@ -24,6 +24,13 @@ class Moments:
         self.mean: Tensor | None = None
         self._scatter: Tensor | None = None
 
+    @classmethod
+    def of(cls, count: int, mean: Tensor, scatter: Tensor) -> Moments:
+        """Moments gathered elsewhere: `count` rows, their `mean` (D,) and centred `scatter` (D, D), float64."""
+        moments = cls()
+        moments._join(count, mean, scatter)
+        return moments
+
     def update(self, rows: Tensor) -> None:
         if rows.shape[0] == 0:
             return
