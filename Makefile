@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-slow bench check lock clean
 
 demo: $(READY)
-	$(BIN)/heldout run digits
+	$(BIN)/heldout run code --preset demo
 
 test: $(READY) check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

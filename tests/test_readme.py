@@ -57,3 +57,18 @@ def test_the_commands_exist():
 
     known = {c.name or c.callback.__name__.rstrip("_") for c in app.registered_commands}
     assert set(re.findall(r"heldout (list|show|run|report|compare|doctor|audit|rule)\b", text)) <= known
+
+
+def test_what_make_demo_runs_is_what_it_says():
+    """The command beside "what make demo runs" is the Makefile's, of a study and preset that are there."""
+    makefile = (README.parent / "Makefile").read_text()
+    demo = re.search(r"^demo:.*\n\t\$\(BIN\)/(.+)$", makefile, re.MULTILINE)
+    told = re.search(r"^\.venv/bin/(.+?) +# what make demo runs$", README.read_text(), re.MULTILINE)
+    assert demo is not None
+    assert told is not None
+    assert demo[1] == told[1]
+    from heldout.studies.base import find_study
+
+    words = demo[1].split()
+    assert words[:2] == ["heldout", "run"]
+    assert words[words.index("--preset") + 1] in find_study(words[2]).presets

@@ -27,9 +27,11 @@ from heldout.analyses.warning import (
     auroc,
     auroc_estimates,
     fit_distances,
+    over_runs,
     warn,
 )
 from heldout.errors import EvidenceError, SplitError
+from heldout.evidence import Estimate
 from heldout.networks.transformer import Transformer
 from heldout.proxies.attention import attention_edits, keep_largest
 from heldout.proxies.fit import Family
@@ -199,3 +201,27 @@ def test_the_interval_covers_chance_for_scores_that_know_nothing() -> None:
         (row,) = auroc_estimates(warned, where={}, rng=rng, names=(MARGIN,))
         covered += row.low <= 0.5 <= row.high
     assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_of_many_predictions_the_same_random_ones_are_kept_whatever_the_batches() -> None:
+    subject, split = decoder(), sequences("id", "test", 40)
+    edit = attention_edit(subject, "svd")
+    whole = warn(subject, split, edit, {}, batch_size=1000)  # type: ignore[arg-type]
+    few = [warn(subject, split, edit, {}, batch_size=size, limit=60) for size in (9, 1000)]  # type: ignore[arg-type]
+    assert len(whole.unit) > 120
+    assert 20 <= len(few[0].unit) == len(few[1].unit) <= 60
+    for name, values in few[0].scores.items():
+        assert np.sort(values) == pytest.approx(np.sort(few[1].scores[name]), abs=1e-5)
+    assert set(few[0].unit) <= set(whole.unit)
+
+
+def test_runs_are_joined_by_the_interval_of_the_verdict_rule() -> None:
+    one = Estimate("auroc: distance", 0.7, 0.6, 0.8, n=30, seed=0, parameter=4.0, split="id")
+    two = Estimate("auroc: distance", 0.9, 0.85, 0.95, n=20, seed=1, parameter=8.0, split="id")
+    alone, joined = over_runs([one]), over_runs([one, two])
+    assert (alone.value, alone.low, alone.high, alone.seeds, alone.seed) == (0.7, 0.6, 0.8, 1, None)
+    assert joined.value == pytest.approx(0.8)
+    assert joined.low < 0.7 < 0.9 < joined.high  # two runs that differ say little of others
+    assert (joined.n, joined.seeds, joined.parameter) == (20, 2, None)
+    nothing = Estimate("auroc: distance", float("nan"), seed=1, split="id", reason="too few")
+    assert over_runs([one, nothing]).reason == "run 1: too few"

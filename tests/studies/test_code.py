@@ -20,7 +20,7 @@ from heldout.studies.running import run_study
 from heldout.tasks.base import Rectangular, Split
 
 SMALL: dict[str, Any] = {
-    "shape": {"layers": 2, "width": 8, "heads": 2, "window": 12},
+    "shape": {"layers": 2, "width": 8, "heads": 2, "positions": "sinusoidal", "window": 12},
     "sites": (LAYERS, ALL, "blocks.0.mlp"),
     "ranks": (2, 4),
     "clusters": (2, 3),
@@ -43,7 +43,9 @@ def test_every_preset_is_accepted_and_claims_are_fixed() -> None:
         config, changed = STUDY.configure(preset)
         assert not changed
         assert STUDY.steps(config, "") if preset != "paper" else True  # the paper's corpus is not on this machine
-    assert [c.id for c in claims()] == ["G1", "G2", "G3", "G4", "G6", "G7", "G8"]
+    assert [c.id for c in claims()] == [
+        *("G1", "G1-svd", "G2", "G2-weights", "G3", "G4", "G6", "G6-svd", "G7", "G7-svd", "G7-words", "G8")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heldout.errors import SplitError
@@ -38,7 +38,6 @@ def split(name: str = "s", role: Any = "test", n: int = N, **more: Any) -> Split
     return Split(name, role, rectangle(n), **more)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(1, 30))
 def test_batches_hold_each_item_once_and_keep_to_the_size(lengths: list[int], size: int) -> None:
     cuts = Split("s", "test", Lengths(lengths)).batch_indices(size)

@@ -23,7 +23,7 @@ def pairs(draw: Any) -> tuple[int, list[int], list[int]]:
     return base, [a for a, _ in rows], [b for _, b in rows]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(pairs())
 def test_arithmetic_is_pythons(case: tuple[int, list[int], list[int]]) -> None:
     base, xs, ys = case
@@ -39,7 +39,7 @@ def test_arithmetic_is_pythons(case: tuple[int, list[int], list[int]]) -> None:
     assert nm.equal(a, nm.resize(a, a.shape[1] + 3)).all()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(pairs(), st.integers(1, 35), st.integers(1, nm.LARGEST_MODULUS))
 def test_digits_and_remainders_are_pythons(case: tuple[int, list[int], list[int]], k: int, modulus: int) -> None:
     base, xs, _ = case

@@ -28,7 +28,7 @@ def images(n: int, role: Role = "fit") -> Split:
     return Split("train", role, Rectangular(torch.arange(n)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=400),
     size=st.integers(40, 300),

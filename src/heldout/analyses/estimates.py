@@ -115,6 +115,12 @@ class Scores:
             self._loaded.popitem(last=False)
         return self._loaded[key]
 
+    def columns(self, cell: Cell) -> list[str]:
+        """Names of the columns of a cell: `unit`, strata, `n` and metrics."""
+        return list(
+            self.table(Column(cell.network, cell.seed, cell.split, cell.edit.label, cell.edit.site, "n", None, None))[0]
+        )
+
     def has(self, network: str, seed: int, split: str, edit: str, site: str) -> bool:
         """Whether anything was scored there."""
         return (network, seed, split, edit, site) in self._loaders
@@ -137,6 +143,10 @@ class View:
 
     def __init__(self, network: str, seed: int, total: Callable[[Column], Floats]) -> None:
         self.network, self.seed, self._total = network, seed, total
+
+    def of(self, network: str) -> View:
+        """The totals of another network with the same training seed, in the same resamples: for paired comparisons."""
+        return View(network, self.seed, self._total)
 
     def total(
         self, metric: str, *, split: str, edit: str, site: str, stratum: str | None = None, value: int | None = None

@@ -8,24 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from heldout.analyses.estimates import Estimand, Scores, View, estimate
+from heldout.analyses.estimates import Scores
 from heldout.analyses.summary import Chosen
-from heldout.errors import EvidenceError
 from heldout.evidence import Estimate, write_estimates
-from heldout.statistics.claims import Claim, Gate
-from heldout.statistics.rule import MeanTest
+from heldout.statistics.claims import Gate
 from heldout.statistics.verdict import Finding, Judgement, judge
+from heldout.studies.judging import Judging, Who
 
 AUDIT, AUDITS, CLAIMS, ESTIMATES = "audit.json", "audits.json", "claims.json", "estimates.parquet"
 
 
 @dataclass(frozen=True, eq=False)
-class Audited:
+class Audited(Judging):
     """Scores and records of every audited network, by (network, seed)."""
 
-    scores: Scores
     records: Mapping[tuple[str, int], Mapping[str, Any]]
     chosen: Chosen
 
@@ -35,29 +31,9 @@ class Audited:
         records = {who: json.loads((folder / AUDIT).read_text()) for who, folder in folders.items()}
         return Audited(Scores.read([*folders.values(), *more]), records, Chosen.from_records(records, reference))
 
-    def subjects(self, network: str) -> list[tuple[str, int]]:
-        return [who for who in self.records if who[0] == network]
-
-    def point(self, who: tuple[str, int]) -> View:
-        """Totals of one network and seed, no resampling: for gates."""
-        return View(*who, lambda column: np.array([self.scores.sums(column)[1].sum()]))
-
-    def test(self, claim: Claim, estimand: Estimand, network: str, *, part: int = 0) -> MeanTest:
-        """`estimand` over a network's seeds against the claim's delta; the generator is the claim's own."""
-        rng = np.random.default_rng([int.from_bytes(claim.id.encode(), "big"), part])
-        return estimate(self.scores, self.subjects(network), estimand, rng=rng, delta=claim.delta)
-
-    def finding(self, claim: Claim, tests: Mapping[str, tuple[Estimand, str]], gates: Mapping[str, Gate]) -> Finding:
-        """A claim's parts (label -> estimand, network) tested, with those of `gates` that the claim names.
-
-        Where a part cannot be estimated, the reason stands in place of the tests.
-        """
-        named = tuple(gates[g] for g in claim.gates)
-        try:
-            measured = {label: self.test(claim, e, n, part=i) for i, (label, (e, n)) in enumerate(tests.items())}
-        except EvidenceError as error:
-            return Finding(claim, {}, named, reason=str(error))
-        return Finding(claim, measured, named)
+    @property
+    def everyone(self) -> Sequence[Who]:
+        return list(self.records)
 
     def accuracy_gate(self, name: str, split: str, least: float, *, site: Mapping[str, str], edit: str) -> Gate:
         """Every network's own accuracy on `split` reaches `least`; `site` (by network) and `edit` name any scored cell."""

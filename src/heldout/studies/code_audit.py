@@ -28,7 +28,7 @@ from heldout.studies.audited import AUDIT
 from heldout.studies.code import ALL, DATA, FAMILIES, LAYERS, NETWORK, THRESHOLD
 from heldout.tasks.base import Split, check_disjoint
 from heldout.tasks.code.baselines import baseline_losses, count_pairs
-from heldout.tasks.code.breakdown import AXES, position_names
+from heldout.tasks.code.breakdown import AXES, classes, position_names
 from heldout.tasks.code.settings import CodeSettings
 from heldout.tasks.code.splits import code
 from heldout.tasks.code.vocabulary import BOS, CHARACTERS, SIZE
@@ -44,6 +44,8 @@ COMPOSITION, BASELINES, HEADS, SCORES, WARNINGS = (
     *("composition.json", "baselines.json", "heads.json", "scores", "warnings.parquet"),
 )
 INDUCTION, RANDOM = "highest induction scores", "as many other heads"
+# Induction is scored on random strings of what words are made of: a head need not know characters that code seldom has.
+LETTERS = np.flatnonzero(classes(CHARACTERS) == AXES["class"].index("letter")).tolist()
 BATCH = 48  # windows a batch where nothing is trained
 
 
@@ -121,14 +123,8 @@ def study_heads(ctx: StepContext) -> None:
     s, corpus = ctx.settings, ctx.inputs["corpus"]
     subject, shape = load_subject(s, ctx), s["shape"]
     splits = load_splits(corpus, labelled=True)
-    scores = head_scores(
-        subject.network,
-        modules(s),
-        range(2, len(CHARACTERS)),
-        bos=BOS,
-        length=min(64, (shape["window"] - 1) // 2),
-        device=ctx.device,
-    )
+    length = min(len(LETTERS), (shape["window"] - 1) // 2)
+    scores = head_scores(subject.network, modules(s), LETTERS, bos=BOS, length=length, device=ctx.device)
     chosen, sets = induction_and_random(scores, count=s["induction_heads"], draws=s["random_draws"], seed=s["seed"])
     whole = [
         attention_edits(
@@ -180,7 +176,12 @@ def build_network(shape: Mapping[str, Any], seed: int) -> Transformer:
     """The untrained decoder of a seed."""
     return initialised(
         lambda: Transformer(
-            SIZE, width=shape["width"], layers=shape["layers"], heads=shape["heads"], max_length=shape["window"]
+            SIZE,
+            width=shape["width"],
+            layers=shape["layers"],
+            heads=shape["heads"],
+            positions=shape["positions"],
+            max_length=shape["window"],
         ),
         seed,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,9 @@ from heldout.studies.dyck import (
 )
 from heldout.studies.dyck_audit import DEEP, grid, module, plan
 from heldout.studies.dyck_components import ATTENTION_SPLITS, side_grid
+from heldout.studies.gates import kept_gate, rises_gate, short_families
 
 ACCURATE_AT, PART_AT = 0.99, 0.9  # network accuracy that the study needs, and that a part of G3 needs
-NOISE = 0.01  # a size that keeps .95 of one sample may keep a little less of another
-DROP = 0.01  # how far agreement may fall from one size to a larger one and still be said to rise
 
 
 def judge_claims(ctx: StepContext) -> None:
@@ -76,7 +75,8 @@ def findings(audited: Audited, s: Mapping[str, Any]) -> list[Finding]:
     gates = {gate.name: gate for gate in (*_gates(audited, s),)}
     by_id = {claim.id: claim for claim in claims()}
 
-    reached = [family for family in FAMILIES if _reached(audited, family)]
+    short = short_families(audited, head, FAMILIES)
+    reached = [family for family in FAMILIES if family not in short]
 
     def excess(*families: str) -> Tests:
         def of(view: View) -> Floats:
@@ -149,12 +149,9 @@ def _gates(audited: Audited, s: Mapping[str, Any]) -> Iterable[Gate]:
     for families in (("svd",), DATA, WEIGHTS):
         named = " and ".join(families)
         if families != WEIGHTS:
-            yield _rises(audited, head, s, families)
-        short = [family for family in families if not _reached(audited, family)]
-        without = "".join(f"; {family}: {_best(audited, family)}" for family in short)
-        kept, matched = _kept(audited, head, families), audited.null_gate("", families)
-        yield Gate(REACHED.format(named), not short and kept.passed, kept.value + without)
-        yield Gate(MATCH.format(named), matched.passed, matched.value)
+            yield rises_gate(RISES.format(named), audited, head, grid(s), families)
+        yield kept_gate(REACHED.format(named), audited, head, families, split="train", threshold=THRESHOLD)
+        yield audited.null_gate(MATCH.format(named), families)
 
 
 def _least(audited: Audited, head: str, split: str) -> float:
@@ -163,43 +160,6 @@ def _least(audited: Audited, head: str, split: str) -> float:
         float(audited.point(who).ratio("net_correct", split=split, edit="mean", site=head)[0])
         for who in audited.records
     )
-
-
-def _reached(audited: Audited, family: str) -> bool:
-    """Whether the rank rule reached its threshold on the select split for every seed."""
-    return all(c["reached"] for r in audited.records.values() for c in r["chosen"] if c["family"] == family)
-
-
-def _rises(audited: Audited, head: str, s: Mapping[str, Any], families: Sequence[str]) -> Gate:
-    """G0: agreement on id, mean over seeds, never falls by more than `DROP` from a rank or cluster count to a larger."""
-    worst, where = 0.0, ""
-    for family in families:
-        best = -np.inf
-        for size in sorted(float(p) for p in grid(s)[family] if p is not None):
-            views = [audited.point(who) for who in audited.records]
-            same = float(np.mean([v.ratio("same", split="id", edit=label(family, size), site=head)[0] for v in views]))
-            if best - same > worst:
-                worst, where = best - same, f" ({family} {size:g})"
-            best = max(best, same)
-    text = f"largest fall of agreement on id from a smaller size {worst:.4f}{where}; at most {DROP}"
-    return Gate(RISES.format(" and ".join(families)), worst <= DROP, text)
-
-
-def _kept(audited: Audited, head: str, families: Sequence[str]) -> Gate:
-    """Whether every chosen simplification keeps the threshold's share of the predictions on train, up to `NOISE`."""
-    found = {
-        (family, who[1]): float(audited.chosen.ratio(audited.point(who), head, family, "train", "same")[0])
-        for family in families
-        for who in audited.records
-    }
-    (family, seed), value = min(found.items(), key=lambda item: item[1])
-    return Gate("", value >= THRESHOLD - NOISE, f"least {value:.3f} ({family}, seed {seed})")
-
-
-def _best(audited: Audited, family: str) -> str:
-    """How far a family gets where the rank rule finds no size for it."""
-    least = min(c["agreement"] for r in audited.records.values() for c in r["chosen"] if c["family"] == family)
-    return f"its largest size keeps {least:.2f} in one seed"
 
 
 def gaps_from_seen(audited: Audited, head: str, rng: np.random.Generator) -> list[Estimate]:

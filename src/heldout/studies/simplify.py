@@ -60,12 +60,13 @@ def simplification_page(run: Run, shown: Shown, splits: Mapping[str, Split], mor
             _training(run, shown, splits),
             _setting(splits, audits),
         ),
-        manifest=_lasting(run.manifest),
-        warnings=_warnings(run),
+        manifest=lasting(run.manifest),
+        warnings=run_warnings(run),
     )
 
 
-def _warnings(run: Run) -> tuple[str, ...]:
+def run_warnings(run: Run) -> tuple[str, ...]:
+    """What a reader must know before the first number."""
     found = []
     if run.stale:
         found.append(
@@ -79,7 +80,7 @@ def _warnings(run: Run) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _lasting(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def lasting(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest without what differs each time that finished steps are gathered again: one run, one page."""
     kept = {k: v for k, v in manifest.items() if k not in ("started", "finished", "status")}
     steps = {name: {k: v for k, v in step.items() if k != "reused"} for name, step in manifest["steps"].items()}
