@@ -25,6 +25,10 @@ TUNING_SEEDS = 100  # seeds from here upward are for tuning; claims are judged o
 
 # A new study is one file and one line here.
 STUDIES = {
+    "arithmetic": (
+        "heldout.studies.arithmetic:STUDY",
+        "transformers on sums and products: the rule behind wrong answers to longer operands",
+    ),
     "digits": ("heldout.studies.digits:STUDY", "an MLP and a CNN on handwritten digits: the audit itself, in a minute"),
     "code": ("heldout.studies.code:STUDY", "decoders of source code: simplified, on new packages and new languages"),
     "dyck": ("heldout.studies.dyck:STUDY", "a transformer on nested brackets: simplified, on unseen depths"),

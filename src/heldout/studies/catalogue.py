@@ -5,6 +5,7 @@ from __future__ import annotations
 from heldout.studies.base import STUDIES
 
 TASKS = {
+    "arithmetic": "sums, differences, products, modular ones, in any base; by operand length, carries, leading digits",
     "dyck": "well-nested brackets of k types, at most m deep; unseen structures and unseen depths",
     "code": "source code by character: installed Python and other languages, CodeSearchNet, or a folder of yours",
     "digits": "scikit-learn's handwritten digits, changed in four ways, and classes left out of the fit",
@@ -18,6 +19,11 @@ PROXIES = {
     "weights": "attention whose W_q^T W_k is cut to a rank; no data",
     "onehot": "attention on the largest score alone; no data",
     "topk": "attention on the k largest scores; no data",
+}
+OWN = {
+    "audit SPEC.yaml": "readings of your network, on your splits, from files: gap, null, oracle, early warning, a page",
+    "rule PREDICTIONS.csv": "the relation behind a model's answers to arithmetic, from a table of them (docs/rule.md)",
+    "heldout.check": "the same for one reading of a network in memory: ten lines of Python (README, docs/audit.md)",
 }
 ANALYSES = {
     "faithfulness": "same prediction, KL, JSD, accuracy, error consistency and loss recovered of an edited network",
@@ -33,4 +39,4 @@ ANALYSES = {
 def catalogue() -> dict[str, dict[str, str]]:
     """Heading -> name -> line."""
     studies = {name: line for name, (_, line) in STUDIES.items()}
-    return {"studies": studies, "tasks": TASKS, "proxies": PROXIES, "analyses": ANALYSES}
+    return {"studies": studies, "your own network": OWN, "tasks": TASKS, "proxies": PROXIES, "analyses": ANALYSES}

@@ -1,0 +1,487 @@
+"""A transformer's wrong sums follow a rule. Xu et al., *It Ain't That Bad* (2023): find the rule, and test it.
+
+Small transformers learn to add, multiply and reduce operands of at most, or of exactly, n digits. On longer operands they
+are wrong nearly always, and wrong by a rule: they answer as if only the last n digits of each operand were there. This
+module is the study's settings, steps and claims; what the steps do is in `arithmetic_train`, `arithmetic_answers`,
+`arithmetic_inside`, `arithmetic_repair` and `arithmetic_judge`, the page in `arithmetic_page`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from heldout.runs import Run, Step, StepContext
+from heldout.statistics.claims import Claim
+from heldout.studies.base import SMOKE, Config, Study
+
+if TYPE_CHECKING:
+    from heldout.figures.page import Page
+
+Law = Literal["at_most", "exactly"]
+LAWS: tuple[Law, ...] = ("at_most", "exactly")  # n digits: the operands that are trained on
+PRODUCT = "product"
+ACCURATE, LONG_WRONG, EQUIVALENT, DELTA = 0.99, 0.01, 0.5, 0.02
+WITHIN = 0.02  # how far from the theory a modular network's accuracy may lie
+APART = 0.9  # overlap of class and random subspaces from which nothing can be told apart
+CLASS_SITE = "norm"  # at the last prompt position it predicts the units digit: the paper's place
+REPAIRED = 0.9  # truth on longer operands that a repair is after
+SCRATCH = "from_scratch"
+METHODS = ("fine_tuning", "priming", SCRATCH)
+
+# gates
+LEARNT = "networks of {} have learnt their task"
+TELLS = "{}: removing random directions of equal variance is another intervention"
+
+Examples = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+Rate = Annotated[float, Field(gt=0)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Lengths = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One kind of network: what it learns, and from how much. `name` is how it is called everywhere.
+
+    Operands have at most, or exactly, `digits` digits in training and are written in `width` places. `pairs` are drawn
+    from `share` of all unordered pairs; `test_pairs` for each pair of lengths come from the others.
+    """
+
+    name: str
+    operation: Literal["add", "multiply", "mod_add"]
+    law: Law
+    digits: int
+    width: int
+    pairs: int
+    steps: int
+    test_pairs: int
+    learning_rate: float
+    dropout: float
+    schedule: Literal["constant", "cosine"] = "constant"
+    share: float = 0.5
+    modulus: int | None = None
+
+    @property
+    def trained(self) -> Lengths:
+        """Both operands as long as the longest that were trained on."""
+        return self.digits, self.digits
+
+    @property
+    def longer(self) -> tuple[Lengths, ...]:
+        """At least one operand has a digit more than was ever seen."""
+        n = self.digits
+        return ((n + 1, n + 1), (n + 1, n), (n, n + 1))
+
+    @property
+    def farther(self) -> tuple[Lengths, ...]:
+        """At least one has two digits more, where they can be written."""
+        n = self.digits
+        return ((n + 2, n + 2), (n + 2, n), (n, n + 2)) if n + 2 <= self.width else ()
+
+    @property
+    def shorter(self) -> tuple[Lengths, ...]:
+        return tuple((m, m) for m in range(1, self.digits))
+
+    @property
+    def lengths(self) -> tuple[Lengths, ...]:
+        """Every pair of operand lengths that is looked at, the trained one first."""
+        return (self.trained, *self.longer, *self.farther, *self.shorter)
+
+
+class ArithmeticConfig(Config):
+    """Settings of the arithmetic study; every field can be given as ``--set field=value``.
+
+    Sums have operands of `digits` digits in `width` places, products `product_digits` in `product_width`, and sums
+    modulo each of `moduli` have `modular_digits` in `modular_width`. `test_pairs` are drawn for each pair of lengths, and
+    `modular_test_pairs` for the modular tasks; where fewer exist, all are taken.
+    """
+
+    size: Literal["nano", "micro", "mini"] = "nano"
+    digits: PositiveInt = 3
+    width: PositiveInt = 5
+    train_pairs: PositiveInt = 10_000
+    training_steps: PositiveInt = 8_000
+    learning_rate: Rate = 5e-4
+    dropout: Dropout = 0.1
+    product_digits: PositiveInt = 2
+    product_width: PositiveInt = 4
+    product_pairs: PositiveInt = 7_000
+    product_steps: PositiveInt = 5_000
+    product_learning_rate: Rate = 2e-3
+    product_dropout: Dropout = 0.0
+    moduli: tuple[Annotated[int, Field(ge=2)], ...] = (100, 150)
+    modular_digits: PositiveInt = 2
+    modular_width: PositiveInt = 4
+    modular_pairs: PositiveInt = 7_000
+    modular_steps: PositiveInt = 5_000
+    modular_learning_rate: Rate = 1e-3
+    modular_dropout: Dropout = 0.1
+    modular_test_pairs: PositiveInt = 5_000
+    batch: PositiveInt = 64
+    test_pairs: PositiveInt = 2_000
+
+    fit_pairs: PositiveInt = 2_000
+    components: PositiveInt = 4
+    random_draws: PositiveInt = 20
+    null_draws: PositiveInt = 100
+    repair_laws: tuple[Law, ...] = ("at_most",)
+    repair_examples: Examples = (10, 50, 500)
+    priming_steps: PositiveInt = 4_000
+    fine_tuning_steps: PositiveInt = 1_000
+    from_scratch_steps: PositiveInt = 1_000
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Self:
+        for kind in ("", "product_", "modular_"):
+            n, w = getattr(self, f"{kind}digits"), getattr(self, f"{kind}width")
+            if w <= n:
+                raise ValueError(
+                    f"{kind}width must be above {kind}digits ({n}), got {w}: longer operands need the room"
+                )
+        if self.fit_pairs > self.train_pairs:
+            raise ValueError(f"fit_pairs must be at most train_pairs ({self.train_pairs}), got {self.fit_pairs}")
+        if max(self.repair_examples) > self.train_pairs:
+            raise ValueError(f"repair_examples must be at most train_pairs ({self.train_pairs})")
+        if list(self.repair_examples) != sorted(set(self.repair_examples)):
+            raise ValueError(f"repair_examples must ascend, got {self.repair_examples}")
+        return self
+
+    def sums(self) -> list[Trained]:
+        """Plain addition under each law, trained as the first paper trains it."""
+        return [
+            Trained(
+                name=sum_name(law),
+                operation="add",
+                law=law,
+                digits=self.digits,
+                width=self.width,
+                pairs=self.train_pairs,
+                steps=self.training_steps,
+                test_pairs=self.test_pairs,
+                learning_rate=self.learning_rate,
+                dropout=self.dropout,
+            )
+            for law in LAWS
+        ]
+
+    def product(self) -> Trained:
+        return Trained(
+            name=PRODUCT,
+            operation="multiply",
+            law="at_most",
+            digits=self.product_digits,
+            width=self.product_width,
+            pairs=self.product_pairs,
+            steps=self.product_steps,
+            test_pairs=self.test_pairs,
+            learning_rate=self.product_learning_rate,
+            dropout=self.product_dropout,
+            schedule="cosine",
+            share=0.8,
+        )
+
+    def modular(self) -> list[Trained]:
+        """Addition modulo each of `moduli`, its rate lowered along a cosine as the follow-up's."""
+        return [
+            Trained(
+                name=modular_name(modulus),
+                operation="mod_add",
+                law="at_most",
+                digits=self.modular_digits,
+                width=self.modular_width,
+                pairs=self.modular_pairs,
+                steps=self.modular_steps,
+                test_pairs=self.modular_test_pairs,
+                learning_rate=self.modular_learning_rate,
+                dropout=self.modular_dropout,
+                schedule="cosine",
+                share=0.8,
+                modulus=modulus,
+            )
+            for modulus in self.moduli
+        ]
+
+    def networks(self) -> list[Trained]:
+        return [*self.sums(), self.product(), *self.modular()]
+
+
+def sum_name(law: Law) -> str:
+    return f"sum_{law}"
+
+
+def modular_name(modulus: int) -> str:
+    return f"sum_mod_{modulus}"
+
+
+def length_split(lengths: Lengths) -> str:
+    """What the split of one pair of operand lengths is called."""
+    return "len_{}_{}".format(*lengths)
+
+
+_NETWORK = ("size", "batch")
+_INSIDE = ("fit_pairs", "components", "random_draws", "null_draws")
+_REPAIR = ("repair_examples", *(f"{method}_steps" for method in METHODS))
+
+
+def steps(config: Config, not_judged: str) -> list[Step]:
+    assert isinstance(config, ArithmeticConfig)
+    plain = config.model_dump(mode="json")
+
+    def fields(names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: plain[name] for name in names}
+
+    found: list[Step] = []
+    judged: dict[str, str] = {}
+    sums = {kind.name for kind in config.sums()}
+    repaired = {sum_name(law) for law in config.repair_laws}
+    for kind in config.networks():
+        for seed in config.seed_list():
+            own = fields(_NETWORK) | {"kind": asdict(kind), "seed": seed}
+            name = {what: f"arithmetic-{what}-{kind.name}-s{seed}" for what in ("train", "answers", "inside", "repair")}
+            weights = {"weights": name["train"]}
+            found.append(Step(name["train"], train_network, own))
+            found.append(Step(name["answers"], examine_answers, own | fields(("null_draws",)), weights))
+            judged[f"answers-{kind.name}-{seed}"] = name["answers"]
+            if kind.name in sums:
+                found.append(Step(name["inside"], look_inside, own | fields(_INSIDE), weights))
+                judged[f"inside-{kind.name}-{seed}"] = name["inside"]
+            if kind.name in repaired:
+                found.append(Step(name["repair"], repair_network, own | fields(_REPAIR), weights))
+                judged[f"repair-{kind.name}-{seed}"] = name["repair"]
+    settings = {"kinds": {k.name: asdict(k) for k in config.networks()}, "seeds": config.seed_list()}
+    settings |= fields(("repair_examples", "repair_laws", "random_draws")) | {"not_judged": not_judged}
+    # What takes longest comes first: it decides when the run ends.
+    found.sort(key=lambda step: -_weight(step.settings) if not step.inputs else 0)
+    return [*found, Step("arithmetic-judge", judge_claims, settings, judged)]
+
+
+def _weight(settings: Mapping[str, Any]) -> int:
+    return int(settings["kind"]["steps"])
+
+
+# What the steps do is loaded when they run: listing and showing the study stay instant.
+
+
+def train_network(ctx: StepContext) -> None:
+    from heldout.studies import arithmetic_train
+
+    arithmetic_train.train_network(ctx)
+
+
+def examine_answers(ctx: StepContext) -> None:
+    from heldout.studies import arithmetic_answers
+
+    arithmetic_answers.examine_answers(ctx)
+
+
+def look_inside(ctx: StepContext) -> None:
+    from heldout.studies import arithmetic_inside
+
+    arithmetic_inside.look_inside(ctx)
+
+
+def repair_network(ctx: StepContext) -> None:
+    from heldout.studies import arithmetic_repair
+
+    arithmetic_repair.repair_network(ctx)
+
+
+def judge_claims(ctx: StepContext) -> None:
+    from heldout.studies import arithmetic_judge
+
+    arithmetic_judge.judge_claims(ctx)
+
+
+def claims() -> list[Claim]:
+    """C1 to C6 for sums under each law, C2 and C3 for products too, and C7 for the modular tasks of the laptop preset."""
+    paper, follow = "arXiv 2308.08268", "arXiv 2407.17963"
+    found: list[Claim] = []
+    for law in LAWS:
+        found += _of_sums(law, paper)
+    learnt = (LEARNT.format(PRODUCT),)
+    scope = "2-digit products, three layers of width 48; operands of (3, 3), (3, 2) and (2, 3) digits"
+    found += [
+        Claim(
+            id=f"C2-{PRODUCT}",
+            title="Products of longer operands are wrong",
+            estimand="accuracy .01 minus exact match with the true product, mean over longer operands",
+            delta=0.0,
+            scope=scope,
+            gates=learnt,
+            published=f"{follow}: .1% at one digit more (D_2, D_12)",
+        ),
+        Claim(
+            id=f"C3-{PRODUCT}",
+            title="and are the products of the last two digits",
+            estimand="exact match with the product of the operands modulo 100, minus the best of 100 shuffles of the "
+            "answers, mean over longer operands",
+            delta=EQUIVALENT,
+            scope=scope,
+            gates=learnt,
+            null="answers shuffled within answer length",
+            published=f"{follow}: 98.1% (D_2), 93.0% (D_12) at one digit more",
+            kind="structure",
+        ),
+    ]
+    found.append(
+        Claim(
+            id="C7",
+            title="Modular tasks: accuracy on longer operands is what the theory says",
+            estimand=f"{WITHIN} minus the difference between measured accuracy and that predicted for the same pairs, taken "
+            "either way; a part for each modulus x one and two digits more x way",
+            delta=0.0,
+            scope="sums of 2-digit operands modulo 100 and 150, three layers of width 48; tested on 3 and on 4 digits",
+            gates=(LEARNT.format("modular sums"),),
+            published=f"{follow}: other moduli and digits; 33.2% where 33.3% is predicted (p = 150, n = 4)",
+            kind="conjunction",
+        )
+    )
+    return found
+
+
+def _of_sums(law: Law, paper: str) -> list[Claim]:
+    """The claims on plain addition under one law."""
+    name = sum_name(law)
+    learnt = (LEARNT.format(name),)
+    words = f"{law.replace('_', ' ')} 3 digits"
+    scope = f"3-digit sums, three layers of width 48, trained on operands of {words}"
+    longer = f"{scope}; tested on operands of (4, 4), (4, 3) and (3, 4) digits"
+
+    def claim(number: str, title: str, estimand: str, delta: float, **more: Any) -> Claim:
+        return Claim(f"{number}-{law}", title, estimand, delta, **{"scope": longer, "gates": learnt, **more})
+
+    return [
+        claim(
+            "C1",
+            f"Unseen 3-digit sums are right ({words})",
+            f"exact match on unseen pairs of two 3-digit operands minus {ACCURATE}",
+            0.0,
+            scope=scope,
+            gates=(),
+            published=f"{paper}: 1.00",
+        ),
+        claim(
+            "C2",
+            f"Longer sums are wrong ({words})",
+            f"{LONG_WRONG} minus exact match with the true sum, mean over longer operands",
+            0.0,
+            published=f"{paper}: 0",
+        ),
+        claim(
+            "C3",
+            f"and are the sums of the last three digits ({words})",
+            "exact match with the sum of the operands modulo 1000, minus the best of 100 shuffles of the answers, mean over "
+            "longer operands",
+            EQUIVALENT,
+            null="answers shuffled within answer length",
+            published=f"{paper}: shown as a figure; its released network has 1.000",
+            kind="structure",
+        ),
+        claim(
+            "C4",
+            f"Accuracy stems from the classes that activations form ({words})",
+            "exact match lost in distribution when the subspace of the units digit's centroids is removed, minus the 95th "
+            f"percentile of what 20 random subspaces of equal variance cost; output of {CLASS_SITE}, last prompt position",
+            DELTA,
+            scope=scope,
+            gates=(*learnt, TELLS.format(name)),
+            null="random directions of the activations' span, removed until the mean squared change is equal",
+            published=f"{paper}: said without a figure",
+            kind="structure",
+        ),
+        claim(
+            "C4-rank",
+            f"The same against as many random directions ({words})",
+            "the same, with 9 random directions of the activations' span, the removed deviation scaled to the same mean "
+            "squared change",
+            DELTA,
+            scope=scope,
+            null="as many random directions, the deviation along them scaled until the mean squared change is equal",
+            published=f"{paper}: said without a figure; this control is ours, since directions of equal variance nearly "
+            "coincided with the class subspace on the tuning seed",
+            kind="structure",
+        ),
+        claim(
+            "C5",
+            f"The classes persist out of distribution ({words})",
+            "share of activations on longer operands nearest to the centroid of their own units digit, on components and "
+            "centroids fitted in distribution, minus the larger of the 95th percentile under permuted labels and the "
+            "untrained network's share",
+            DELTA,
+            null="permuted labels, and the untrained network",
+            published=f"{paper}: shown as a figure",
+            kind="structure",
+        ),
+        claim(
+            "C6",
+            f"What was learnt helps to repair longer sums ({words})",
+            f"how many steps of the grid 10, 50, 500, more sooner than training from scratch on k long examples the method "
+            f"gets {REPAIRED} of 4-digit sums right; for fine-tuning and for priming",
+            0.0,
+            published=f"{paper}: 'useful for generalisation', no figure known",
+            kind="conjunction",
+        ),
+    ]
+
+
+def page(run: Run) -> Page:
+    from heldout.studies.arithmetic_page import arithmetic_page
+
+    return arithmetic_page(run, ArithmeticConfig(**run.manifest["config"]), STUDY.title)
+
+
+STUDY = Study(
+    name="arithmetic",
+    title="Longer sums",
+    summary="Transformers on sums and products, wrong on longer operands: by which rule, and what repairs it?",
+    config=ArithmeticConfig,
+    presets={
+        SMOKE: {
+            "seeds": 2,
+            "digits": 2,
+            "width": 4,
+            "train_pairs": 500,
+            "training_steps": 30,
+            "product_width": 3,
+            "product_pairs": 500,
+            "product_steps": 20,
+            "moduli": (5,),
+            "modular_pairs": 500,
+            "modular_steps": 20,
+            "modular_test_pairs": 100,
+            "test_pairs": 100,
+            "fit_pairs": 200,
+            "random_draws": 3,
+            "null_draws": 10,
+            "repair_examples": (5, 10),
+            "priming_steps": 10,
+            "fine_tuning_steps": 10,
+            "from_scratch_steps": 10,
+        },
+        "laptop": {},
+        "paper": {
+            "seeds": 10,
+            "training_steps": 10_000,
+            "product_digits": 3,
+            "product_width": 5,
+            "product_pairs": 50_000,
+            "product_steps": 350_000,
+            "size": "mini",
+            "test_pairs": 10_000,
+            "modular_test_pairs": 10_000,
+            "moduli": (50, 51, 100, 101, 150, 151, 200, 201),
+            "modular_digits": 4,
+            "modular_width": 9,
+            "modular_pairs": 100_000,
+            "modular_steps": 1_000_000,
+            "priming_steps": 10_000,
+            "repair_laws": LAWS,
+        },
+    },
+    claims=claims,
+    steps=steps,
+    page=page,
+)
