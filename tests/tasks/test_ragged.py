@@ -94,3 +94,13 @@ def test_items_without_marks_cannot_be_asked_at_them() -> None:
     plain = Split("x", "test", Rectangular(torch.zeros(3, 4)))
     with pytest.raises(SplitError, match="scored"):
         AtScored(plain.items).take(np.array([0]))
+
+
+def test_a_label_of_the_whole_item_stays_one_an_item() -> None:
+    scored = torch.tensor([[0, 1, 1], [0, 0, 1]], dtype=torch.bool)
+    tokens = torch.arange(6).reshape(2, 3)
+    items = Rectangular(tokens, tokens + 10, scored=scored, strata={"length": torch.tensor([4, 3])})
+    batch = AtScored(items).take(np.array([1, 0]))
+    assert batch.strata["length"].tolist() == [3, 4]
+    assert batch.targets is not None
+    assert batch.targets[batch.scored].tolist() == [15, 11, 12]

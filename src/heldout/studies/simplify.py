@@ -114,7 +114,7 @@ def _summary(estimates: pd.DataFrame, shown: Shown) -> tuple[str, ...]:
         beyond = excess.assign(above=excess["low"] > 0).groupby("split", sort=False)["above"].agg(["sum", "size"])
         sentences.append(
             f"{network}: agreement falls most on {worst}, by {100 * gaps[worst]:.1f} points over "
-            f"{beyond.loc[worst, 'size']} simplifications; equally damaging noise by {100 * (gaps - more)[worst]:.1f}."
+            f"{_counted(int(beyond.loc[worst, 'size']))}; equally damaging noise by {100 * (gaps - more)[worst]:.1f}."
         )
         clear = [f"{s} ({n} of {k})" for s, (n, k) in beyond.iterrows() if n]
         sentences.append(
@@ -123,6 +123,10 @@ def _summary(estimates: pd.DataFrame, shown: Shown) -> tuple[str, ...]:
             else f"{network}: no simplification loses more than its null, with an interval above 0, on any split."
         )
     return tuple(sentences)
+
+
+def _counted(n: int) -> str:
+    return f"{n} simplification" + ("" if n == 1 else "s")
 
 
 def _with_size(estimates: pd.DataFrame, audits: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:
