@@ -50,7 +50,7 @@ def test_many_small_additions_are_one_large_one(tmp_path: Path, monkeypatch: pyt
     writer, most = ScoresWriter(tmp_path / "many.parquet", CELL), 0
     for start in range(0, 60, 3):
         writer.add(columns(3, start))
-        most = max(most, sum(len(c["unit"]) for c in writer._waiting))
+        most = max(most, writer._rows)
     writer.close()
     assert most < 7  # memory does not grow with the table
     assert pq.ParquetFile(tmp_path / "many.parquet").num_row_groups > 1
@@ -164,3 +164,18 @@ def test_no_files_are_no_estimates() -> None:
 )
 def test_labels(origin: Origin, label: str) -> None:
     assert origin.label == label
+
+
+def test_blocks_grow_with_their_rows_and_to_the_wider_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScoresWriter, "FIRST", 2)
+    writer = ScoresWriter(tmp_path / "part.parquet", CELL)
+    for start in range(0, 60, 3):
+        given = columns(3, start)
+        writer.add(given | {"same": given["same"].astype(np.int64)} if start == 0 else given)
+    writer.close()
+    _, found = read_scores(tmp_path / "part.parquet")
+    expected = columns(60)
+    expected["same"][:3] = expected["same"][:3].astype(np.int64)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+        assert found[name].dtype == values.dtype

@@ -18,6 +18,8 @@ _PUBLIC = {
     "Split": "heldout.tasks.base",
     "Batch": "heldout.tasks.base",
     "Scoring": "heldout.analyses.scoring",
+    "Regression": "heldout.analyses.outputs",
+    "Embedding": "heldout.analyses.outputs",
     # sites, edits and passes with them
     "Site": "heldout.activations.sites",
     "sites": "heldout.activations.listing",
@@ -34,6 +36,9 @@ _PUBLIC = {
     "Estimator": "heldout.proxies.wrapped",
     "Autoencoder": "heldout.proxies.wrapped",
     "check_proxy": "heldout.proxies.checks",
+    # the rule behind a model's answers
+    "discover_rule": "heldout.analyses.equivalence.discovery",
+    "Relation": "heldout.analyses.equivalence.found",
     # errors
     "HeldoutError": "heldout.errors",
 }
@@ -50,6 +55,10 @@ if TYPE_CHECKING:
     from heldout.activations.tap import Tap as Tap
     from heldout.analyses.check import Checked as Checked
     from heldout.analyses.check import check as check
+    from heldout.analyses.equivalence.discovery import discover_rule as discover_rule
+    from heldout.analyses.equivalence.found import Relation as Relation
+    from heldout.analyses.outputs import Embedding as Embedding
+    from heldout.analyses.outputs import Regression as Regression
     from heldout.analyses.scoring import Scoring as Scoring
     from heldout.errors import HeldoutError as HeldoutError
     from heldout.proxies.checks import check_proxy as check_proxy

@@ -110,16 +110,17 @@ class Estimate:
 class ScoresWriter:
     """Writes one part of the scores table as rows come: `unit`, strata, `n` and metric sums.
 
-    Rows wait until there are `ROWS` of them, so memory does not grow with the data. One unit may have several rows with
-    the same strata: they are sums, and add up.
+    Rows wait until there are `ROWS` of them, so memory does not grow with the data. They wait in blocks that stay where
+    they are: many small arrays, kept between the large ones of a pass, would keep those from being given back. One unit
+    may have several rows with the same strata: they are sums, and add up.
     """
 
     ROWS = 20_000
+    FIRST = 256  # rows of a block at first; it doubles
 
     def __init__(self, path: Path, cell: Cell) -> None:
         self.path, self.cell = path, cell
-        self._waiting: list[dict[str, np.ndarray]] = []
-        self._names: set[str] = set()
+        self._waiting: dict[str, np.ndarray] = {}
         self._rows = 0
         self._writer: Any = None
 
@@ -129,14 +130,16 @@ class ScoresWriter:
             raise EvidenceError(
                 f"a scores table needs the columns unit and n; {sorted(missing)} missing in {self.path.name}"
             )
-        if self._names and set(columns) != self._names:
+        if self._waiting and columns.keys() != self._waiting.keys():
             raise EvidenceError(
-                f"every row of {self.path.name} has the columns {', '.join(sorted(self._names))}; "
+                f"every row of {self.path.name} has the columns {', '.join(sorted(self._waiting))}; "
                 f"got {', '.join(sorted(columns))}"
             )
-        self._names = set(columns)
-        self._waiting.append(columns)
-        self._rows += len(columns["unit"])
+        first, last = self._rows, self._rows + len(columns["unit"])
+        for name, values in columns.items():
+            self._waiting[name] = block = _block(self._waiting.get(name), values, at_least=max(last, self.FIRST))
+            block[first:last] = values
+        self._rows = last
         if self._rows >= self.ROWS:
             self._flush()
 
@@ -146,19 +149,31 @@ class ScoresWriter:
             self._writer.close()
 
     def _flush(self) -> None:
-        import numpy as np
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        if not self._waiting:
+        if not self._rows:
             return
-        joined = {name: np.concatenate([c[name] for c in self._waiting]) for name in self._waiting[0]}
+        joined = {name: block[: self._rows] for name, block in self._waiting.items()}
         record = json.dumps({"format": FORMAT, "table": "scores", "cell": asdict(self.cell)}, sort_keys=True)
         table = pa.table(joined).replace_schema_metadata({b"heldout": record.encode()})
         if self._writer is None:
             self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
         self._writer.write_table(table)
-        self._waiting, self._rows = [], 0
+        self._rows = 0
+
+
+def _block(block: np.ndarray | None, values: np.ndarray, *, at_least: int) -> np.ndarray:
+    """`block`, or a new one that holds its rows, where there are fewer than `at_least` or `values` need another type."""
+    import numpy as np
+
+    kind = np.asarray(values).dtype if block is None else np.result_type(block, values)
+    if block is not None and len(block) >= at_least and kind == block.dtype:
+        return block
+    longer = np.empty(at_least if block is None else max(at_least, 2 * len(block)), dtype=kind)
+    if block is not None:
+        longer[: len(block)] = block
+    return longer
 
 
 def read_cell(path: Path) -> Cell:

@@ -303,3 +303,26 @@ def test_everything_is_restored_after_a_failure() -> None:
     with Tap(network, edit={"gather": shrink}) as tap:
         full = tap(data).output
     assert torch.equal(replay.run(data, {"gather": shrink}).output, full)
+
+
+@pytest.mark.parametrize("kind", ["gpt2 sdpa", "llama sdpa"])
+def test_caches_of_keys_and_values_are_whole_or_absent(kind: str) -> None:
+    """A layer that is left out fills no cache: none is made where the batch does not ask for one, and where it does, every
+    layer runs."""
+    case = build(kind)
+    site = next(s for s in reversed(module_sites(case)) if s.startswith("lm_head"))
+    inputs = dict(case.batch.inputs) if isinstance(case.batch.inputs, dict) else {"input_ids": case.batch.inputs}
+    for asked in (False, True):
+        data = batch({**inputs, "use_cache": True} if asked else inputs, n=len(case.batch), mask=case.batch.mask)
+        replay = Replay(case.network, [site])
+        recorded = replay.record(data).output
+        again = replay.run(data, {site: shrink}).output
+        assert not torch.equal(again["logits"], recorded["logits"])
+        for output in (recorded, again):
+            cache = output.get("past_key_values")
+            if not asked:
+                assert cache is None
+                continue
+            assert cache.get_seq_length() == data.inputs["input_ids"].shape[1]
+            assert [layer.keys.shape[2] for layer in cache.layers] == [cache.get_seq_length()] * len(cache.layers)
+    assert case.network.config.use_cache is True  # as it was

@@ -326,3 +326,46 @@ def test_pick_leaves_tokens_alone() -> None:
     with pytest.raises(SiteError, match="not a tensor"):
         pick(3, Site("m"))
     assert pick((tokens(2, 2),), Site.parse("m[0]")).dtype == torch.int64
+
+
+def test_behind_a_convolution_over_time_an_activation_must_say_where_its_features_are() -> None:
+    """(B, C, L) and (B, T, D) look alike: a network with such convolutions is asked, any other is not."""
+    network = nn.Sequential(nn.Conv1d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 5, 2)).eval()
+    data = batch(draw(3, 4, 7))
+    seen = {}
+
+    def note(rows: Tensor, mask: Tensor | None) -> Tensor:
+        seen["rows"] = tuple(rows.shape)
+        return rows.clone()
+
+    with pytest.raises(SiteError, match=r"1@channels \(dimension 1\), 1@last"), Tap(network, edit={"1": note}) as tap:
+        tap(data)
+    for site, shape in {"0": (3, 5, 6), "1@channels": (3, 5, 6), "1@last": (3, 6, 5), "3": (3, 2)}.items():
+        with Tap(network, edit={site: note}) as tap:
+            tap(data)
+        assert seen["rows"] == shape, site
+    plain = nn.Sequential(nn.Linear(7, 6), nn.ReLU()).eval()
+    with Tap(plain, edit={"1": note}) as tap:
+        tap(data)
+    assert seen["rows"] == (3, 4, 6)
+
+
+def test_what_holds_its_features_last_says_so_even_behind_a_convolution() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.front, self.norm, self.up = nn.Conv1d(4, 6, 3), nn.LayerNorm(6), nn.Linear(6, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.up(self.norm(self.front(x).transpose(1, 2)))
+
+    network, shapes = Mixed().eval(), {}
+    for site in ("front", "norm", "up", "up:input"):
+
+        def note(rows: Tensor, mask: Tensor | None, site: str = site) -> Tensor:
+            shapes[site] = tuple(rows.shape)
+            return rows.clone()
+
+        with Tap(network, edit={site: note}) as tap:
+            tap(batch(draw(3, 4, 7)))
+    assert shapes == {"front": (3, 5, 6), "norm": (3, 5, 6), "up": (3, 5, 8), "up:input": (3, 5, 6)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 
 from heldout.activations.accumulators import Moments
 from heldout.analyses.faithfulness import Subject
+from heldout.analyses.outputs import calibrated, scoring_of
 from heldout.analyses.warning import (
     DISTANCE,
     ENTROPY,
@@ -102,6 +104,15 @@ def test_warnings_of_a_linear_network_by_hand() -> None:
     assert set(warned.scores[LENGTH]) == {1.0}
     assert set(warned.scores[POSITION]) == {0.0}
     assert DISTANCE not in warned.scores
+
+
+@pytest.mark.parametrize(("kind", "scores"), [("regression", set()), ("embedding", {MARGIN})])
+def test_numbers_have_no_margin_and_embeddings_no_entropy(kind: str, scores: set[str]) -> None:
+    split = small.split("id", 31)
+    unlabelled = Split("id", "test", Rectangular(next(split.batches(100)).inputs))
+    scoring = calibrated(scoring_of(kind), NETWORK, unlabelled)
+    warned = warn(replace(small.subject(NETWORK), scoring=scoring), unlabelled, EDIT, {})
+    assert set(warned.scores) & {MARGIN, ENTROPY} == scores
 
 
 def test_scores_do_not_see_the_networks_own_answers() -> None:

@@ -122,6 +122,21 @@ def overflows():
     return seeded(Overflows)
 
 
+def positions_first():
+    layer = lambda: nn.TransformerEncoderLayer(4, 2, 8)
+    return seeded(lambda: nn.TransformerEncoder(layer(), 1, enable_nested_tensor=False))
+
+
+def square(seed):
+    """As many items as positions: (B, T, D) and (T, B, D) have one shape."""
+    x = torch.randn(5, 5, 4, generator=torch.Generator().manual_seed(seed))
+    return {"inputs": x, "targets": (x.sum(2) > 0).long()}
+
+
+def unseeded():
+    return nn.Sequential(nn.Linear(4, 3))
+
+
 def wrong_shape():
     return nn.Sequential(nn.Linear(4, 3), nn.Flatten(0))
 
@@ -148,6 +163,26 @@ def encoder():
 
 def decoder():
     return seeded(lambda: nn.Linear(16, 8))
+
+
+class LastDigit(nn.Module):
+    """Adds the last digits of pairs (B, 2) of whole numbers: scores of the answers 0 to 18."""
+
+    def forward(self, pairs):
+        return -((pairs % 10).sum(1, keepdim=True) - torch.arange(19)).abs().float()
+
+
+def adder():
+    return LastDigit()
+
+
+def pairs(seed, below=100, n=160):
+    return {"inputs": torch.randint(0, below, (n, 2), generator=torch.Generator().manual_seed(seed))}
+
+
+def answers(network, batch):
+    a, b = batch.inputs.T
+    return a, b, network(batch.inputs).argmax(1)
 
 
 def letter(label):

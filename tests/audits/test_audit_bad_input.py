@@ -65,7 +65,17 @@ SPECS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "wrong shape of the network": (
         {"network": {"from": "mine:wrong_shape"}, "sites": ["0"], "families": {"svd": [2]}},
-        ["(120,)", "split 'id'"],
+        ["(12,) for 4 items", "split 'id'"],
+    ),
+    "positions first, with as many items as positions": (
+        {
+            "network": {"from": "mine:positions_first"},
+            "sites": ["layers.0"],
+            "splits": {
+                n: {**s, "function": "mine:square", "arguments": {"seed": i}} for i, (n, s) in enumerate(POINTS.items())
+            },
+        },
+        ["split 'id'", "items are mixed", "Axis 0", "batch_first=False", "SITE@time_first"],
     ),
     "rank above the width": ({"families": {"svd": [9]}}, ["rank 9", "0 to 8"]),
     "components beyond the width": (
@@ -75,6 +85,10 @@ SPECS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "wrong split function": (
         {"splits": splits(id={"role": "test", "function": "mine:letter", "arguments": {"label": 1}})},
         ["splits.id.function", "returned a str"],
+    ),
+    "a mask by keyword beside inputs by position": (
+        {"splits": splits(id={"role": "test", "file": "id.jsonl", "inputs": "tokens", "mask_argument": "mask"})},
+        ["splits.id", "inputs: {argument: column}"],
     ),
     "no such file": (
         {"splits": splits(id={"role": "test", "file": "id.parquet", "inputs": "x"})},
@@ -192,6 +206,17 @@ def test_a_model_directory_without_weights(kept: str, tmp_path: Path, capsys: py
     assert words[kept] in said
 
 
+def test_a_network_that_is_drawn_anew_each_time_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(write(tmp_path, base(network={"from": "mine:unseeded"}, sites=["0"], families={"svd": [2]})), capsys)
+    assert "network: mine:unseeded returned other weights" in said
+    assert "seed" in said
+
+
+def test_names_that_would_share_a_step_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(write(tmp_path, base(splits=splits(**{"a b": POINTS["far"], "a_b": POINTS["far"]}))), capsys)
+    assert "give one another name" in said
+
+
 def test_a_head_that_the_directory_does_not_hold_is_not_filled_with_random_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +225,14 @@ def test_a_head_that_the_directory_does_not_hold_is_not_filled_with_random_weigh
     said = refused(write(tmp_path, base(network={"huggingface": "gpt2", "head": "sequence_classification"})), capsys)
     assert "would be random" in said
     assert "causal_lm" in said
+
+
+def test_a_head_that_nobody_named_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_hugging_face("gpt2", tmp_path)
+    said = refused(write(tmp_path, base(network={"huggingface": "gpt2"})), capsys)
+    assert "because scoring.kind is classification" in said
+    assert "next_token for a decoder" in said
+    assert "network.head" in said
 
 
 def test_code_beside_weights_is_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

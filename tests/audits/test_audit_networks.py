@@ -72,6 +72,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+KINDS = ("score", "null", "warn")  # of steps that every test split has
+
+
 EVERY = [pytest.param(n, marks=pytest.mark.slow if n in (*HUGGING_FACE, "theirs") else ()) for n in CASES]
 
 
@@ -211,9 +214,74 @@ def test_a_change_of_a_users_module_or_data_is_seen(tmp_path: Path) -> None:
     events: list[Any] = []
     second = run_audit(path, runs=tmp_path / "runs", progress=events.append)
     assert second.path != first.path
-    reused = {e["step"] for e in events if e["event"] == "reused"}
-    assert "audit-fit-network-r0" not in reused  # it builds on the check of all splits
+    done = {e["event"]: {x["step"] for x in events if x["event"] == e["event"]} for e in events if "step" in e}
+    who = "network-r0"
+    # What does not read the split stands as it was.
+    assert done["reused"] == {f"audit-{s}" for s in (f"fit-{who}", f"match-{who}", *(f"{k}-{who}-id" for k in KINDS))}
+    assert done["finished"] == {"audit-splits", "audit-summary", *(f"audit-{k}-{who}-far" for k in (*KINDS, "oracle"))}
     assert len(pd.DataFrame(sums(second, "far")["lstm[0] svd-2"])) == 19
+
+
+def test_a_split_that_is_added_is_computed_alone_and_moves_no_other_number(tmp_path: Path) -> None:
+    path, _ = prepared("mlp", tmp_path)
+    before = estimates(audit(path))
+    added = {**base()["splits"], "farther": {**base()["splits"]["far"], "arguments": {"seed": 4, "shift": 2.0}}}
+    write(tmp_path, base(splits=added))
+    events: list[Any] = []
+    after = estimates(run_audit(path, runs=tmp_path / "runs", progress=events.append))
+    computed = {e["step"] for e in events if e["event"] == "finished"}
+    assert all("farther" in s for s in computed - {"audit-splits", "audit-summary"})
+    assert "audit-fit-network-r0" not in computed
+    pd.testing.assert_frame_equal(after[after["split"] != "farther"].reset_index(drop=True), before)
+
+
+def test_a_folder_that_was_moved_and_files_that_were_renamed_keep_their_evidence(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "elsewhere" / "new"
+    old.mkdir()
+    path, _ = prepared("lstm", old)
+    first = run_audit(path, runs=tmp_path / "runs", progress=None)
+    new.parent.mkdir()
+    old.rename(new)
+    splits = CASES["lstm"]["splits"]
+    (new / "far.jsonl").rename(new / "renamed.jsonl")
+    write(new, base(**{**CASES["lstm"], "splits": {**splits, "far": {**splits["far"], "file": "renamed.jsonl"}}}))
+    events: list[Any] = []
+    second = run_audit(new / "spec.yaml", runs=tmp_path / "runs", progress=events.append)
+    assert second.path == first.path
+    assert {e["event"] for e in events} == {"start", "reused", "done"}
+
+
+def test_one_more_training_run_is_computed_alone(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path, _ = prepared("mlp", tmp_path)
+    names = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        made = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+        save_file(made.state_dict(), tmp_path / f"w{seed}.safetensors")
+        names.append(f"w{seed}.safetensors")
+    write(tmp_path, base(network={"from": "mine:mlp", "weights": names[:1]}))
+    audit(path)
+    write(tmp_path, base(network={"from": "mine:mlp", "weights": names}))
+    events: list[Any] = []
+    run = run_audit(path, runs=tmp_path / "runs", progress=events.append)
+    assert not any("-r0" in e["step"] for e in events if e["event"] == "finished")
+    warned = estimates(run)
+    assert set(warned.loc[warned["quantity"].str.startswith("auroc"), "seeds"]) == {2}
+
+
+def test_a_file_among_arguments_is_read_by_content(tmp_path: Path) -> None:
+    from heldout.audits.sources import fingerprint
+    from heldout.audits.spec import SplitSpec
+
+    (tmp_path / "a.npy").write_bytes(b"one")
+    spec = SplitSpec(role="test", function="mine:points", arguments={"path": "a.npy", "mode": "a"})
+    before = fingerprint(spec, tmp_path)
+    assert before == fingerprint(spec, tmp_path)
+    (tmp_path / "a.npy").write_bytes(b"two")
+    assert fingerprint(spec, tmp_path) != before
+    assert before["arguments"]["mode"] == "a"
 
 
 def test_several_runs_are_judged_together(tmp_path: Path) -> None:
@@ -239,3 +307,5 @@ def test_several_runs_are_judged_together(tmp_path: Path) -> None:
     gap = found[found["quantity"] == "gap"].iloc[0]
     assert gap["seeds"] == 3
     assert gap["method"] == "t over seeds and units"
+    for quantity in ("gap_reweighted", "gap_oracle"):
+        assert set(found.loc[found["quantity"] == quantity, "seeds"]) == {3}

@@ -315,3 +315,16 @@ def test_precision_and_refitting() -> None:
         torch.testing.assert_close(single.double(), double, atol=1e-5, rtol=0)
         assert torch.equal(proxy.reconstruct(x), single)
         assert torch.equal(proxy.fit(other).reconstruct(other), make().fit(other).reconstruct(other))
+
+
+def test_an_autoencoder_runs_in_eval_mode_and_has_its_flags_back() -> None:
+    encoder, decoder = nn.Sequential(nn.Linear(4, 9), nn.Dropout(0.5), nn.BatchNorm1d(9)), nn.Linear(9, 4)
+    decoder.eval()
+    x = torch.randn(11, 4, generator=torch.Generator().manual_seed(0))
+    proxy = Autoencoder(encoder, decoder)
+    whole = proxy.reconstruct(x)
+    assert torch.equal(whole, proxy.reconstruct(x))  # no dropout
+    torch.testing.assert_close(proxy.reconstruct(x[:3]), whole[:3])  # and no statistics of the batch
+    assert encoder[2].num_batches_tracked == 0
+    assert all(m.training for m in encoder.modules())
+    assert not decoder.training

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from heldout.errors import SplitError
-from heldout.tasks.files import Columns, NextToken, read_split, unit_numbers
+from heldout.tasks.files import Columns, read_split, unit_numbers
+from heldout.tasks.targets import NextToken
 
 A, B = [0.5, 1.5, -2.0], [1.0, 2.0, 3.0]
 LABELS, WHO = [0, 2, 1], ["x", "x", "y"]

@@ -59,7 +59,7 @@ def capture(
 
 def data_rows(network: nn.Module, site: Site, value: Tensor, batch: Batch, *, where: str) -> Tensor:
     """The rows (N, D) of one site's tensor that are data, checked to be finite."""
-    rows = to_rows(value, resolve_view(site, module_at(network, site), value), site)
+    rows = to_rows(value, resolve_view(site, module_at(network, site), value, network), site)
     mask = position_mask(batch.mask, rows, site)
     chosen = rows.reshape(-1, rows.shape[-1]) if mask is None else rows[mask]
     if not finite(chosen):

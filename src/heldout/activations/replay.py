@@ -6,17 +6,17 @@
 
 Remembered are the outputs of *maximal* module calls that finish before the first edited site is reached, by call index. A
 tensor that is changed in place after its call returned is remembered as a copy, and given out as one; a call that
-changes its arguments in place is made again. A network that
-computes something else the second time cannot be replayed: `Replay.check` measures that, and `run` then makes full
-passes, which are always correct.
+changes its arguments in place is made again, and so is one that fills a cache of keys and values. Hugging Face models are
+therefore asked for none (``use_cache``), unless the batch itself asks for one. A network that computes something else the
+second time cannot be replayed: `Replay.check` measures that, and `run` then makes full passes, which are always correct.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,7 +42,7 @@ class _Remembered:
     ended: int | None = None
     output: Any = None
     versions: list[int] = field(default_factory=list)
-    spoils: bool = False  # it changed its arguments in place, so that leaving it out would be seen
+    spoils: bool = False  # it changed what it was given, so that leaving it out would be seen
 
 
 class Replay:
@@ -60,6 +60,8 @@ class Replay:
         self._calls: list[_Remembered] = []
         self._reached: dict[Site, int] = {}
         self._batch: Batch | None = None
+        configs = {id(c): c for m in network.modules() if (c := getattr(m, "config", None)) is not None}
+        self._caching = [c for c in configs.values() if getattr(c, "use_cache", None) is True]
 
     def record(self, batch: Batch, *, read: Iterable[str | Site] = ()) -> Reading:
         """One ordinary pass over `batch`, remembered until the next one is recorded."""
@@ -83,7 +85,7 @@ class Replay:
             self._calls.append(call)
             before = _versions((args, kwargs))
             output = original(*args, **kwargs)
-            call.spoils = _versions((args, kwargs)) != before
+            call.spoils = _versions((args, kwargs)) != before or _holds_cache((*args, *kwargs.values()))
             call.output = tree_map(_clone, output) if (module, index) in self._fragile else output
             call.versions, call.ended = _versions(call.output), next(clock)
             return output
@@ -101,6 +103,7 @@ class Replay:
             # Reading scores or patterns would change the kernel; the query is reached at the same moment.
             places = {s: replace(s, part="query") if s.part in ("scores", "pattern") else s for s in self.sites}
             marks = {str(place): marker(place) for place in places.values()}
+            stack.enter_context(self._without_cache())
             tap = stack.enter_context(Tap(self.network, read=read, edit=marks))
             reading = tap(batch)
             for site, place in places.items():
@@ -137,8 +140,20 @@ class Replay:
         with ExitStack() as stack:
             if any(s.in_attention for s in self.sites):  # every pass of one replay with the same kernel
                 stack.enter_context(reachable_attention(self.network))
+            stack.enter_context(self._without_cache())
             tap = stack.enter_context(Tap(self.network, read=read, edit=edit))
             return tap(batch)
+
+    @contextmanager
+    def _without_cache(self) -> Iterator[None]:
+        """Until the context closes, the network's configuration asks for no cache of keys and values."""
+        for config in self._caching:
+            config.use_cache = False
+        try:
+            yield
+        finally:
+            for config in self._caching:
+                config.use_cache = True
 
     def _plan(self, moment: int, counted: list[Site]) -> dict[nn.Module, list[_Remembered | None]]:
         """For each module, what its calls in a replayed pass give out, in order; None is computed.
@@ -230,6 +245,11 @@ def _replace_forward(stack: ExitStack, module: nn.Module, instead: Callable[...,
 
     stack.callback(restore)
     module.__dict__["forward"] = forward
+
+
+def _holds_cache(given: Iterable[Any]) -> bool:
+    """Whether a call is given a Hugging Face cache, which it then fills."""
+    return any(hasattr(value, "get_seq_length") for value in given)
 
 
 def _same(rows: Tensor, mask: Tensor | None) -> Tensor:

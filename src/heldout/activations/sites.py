@@ -41,6 +41,13 @@ _CHANNELS_FIRST: tuple[type[nn.Module], ...] = (
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
 )
+_FEATURES_LAST: tuple[type[nn.Module], ...] = (
+    *(nn.Linear, nn.Bilinear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.RNNBase, nn.MultiheadAttention),
+    *(nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder, nn.TransformerDecoderLayer),
+)
+_OVER_TIME: tuple[type[nn.Module], ...] = (
+    *(nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d),
+)
 
 
 @dataclass(frozen=True)
@@ -238,11 +245,13 @@ def from_rows(rows: Tensor, view: str, like: Tensor) -> Tensor:
     return rows
 
 
-def resolve_view(site: Site, module: nn.Module, value: Tensor) -> str:
+def resolve_view(site: Site, module: nn.Module, value: Tensor, network: nn.Module | None = None) -> str:
     """The site's view, decided from the module where the site leaves it open.
 
     Attention and tensors of two or three dimensions hold their features last; convolutions, their norms and pools in
-    dimension 1. A tensor of more dimensions from any other module is ambiguous, and that is an error, not a guess.
+    dimension 1. A tensor of more dimensions from any other module is ambiguous, and so is one of three, (B, C, L) or
+    (B, T, D), from a module that does not say (an activation, a block) in a `network` with one-dimensional convolutions:
+    that is an error, not a guess.
     """
     if site.view != "auto":
         return site.view
@@ -250,12 +259,17 @@ def resolve_view(site: Site, module: nn.Module, value: Tensor) -> str:
         return "last"
     if isinstance(module, _CHANNELS_FIRST) and value.ndim >= 3:
         return "channels"
-    if value.ndim <= 3:
+    if value.ndim < 3 or (value.ndim == 3 and (isinstance(module, _FEATURES_LAST) or not _convolves(network))):
         return "last"
     raise SiteError(
         f"site {site} has shape {tuple(value.shape)}; say where its features are: {site}@channels (dimension 1), "
         f"{site}@last or {site}@flat (everything but the batch)"
     )
+
+
+def _convolves(network: nn.Module | None) -> bool:
+    """Whether a network may hand on (B, C, L)."""
+    return network is not None and any(isinstance(m, _OVER_TIME) for m in network.modules())
 
 
 def position_mask(mask: Tensor | None, rows: Tensor, site: Site) -> Tensor | None:

@@ -222,7 +222,7 @@ class Tap:
         return value
 
     def _apply(self, function: EditFunction, site: Site, module: nn.Module, value: Tensor) -> Tensor:
-        view = resolve_view(site, module, value)
+        view = resolve_view(site, module, value, self.network)
         rows = to_rows(value, view, site)
         mask = position_mask(self._mask, rows, site)
         version = rows._version

@@ -134,7 +134,7 @@ def audit(
     unfitted: dict[str, str] = {}
     for name in plan.tests if wanted else ():
         try:
-            halves = [(on, build(subject, fitted, True, wanted)) for fitted, on in _swapped(splits[name])]
+            halves = [(on, build(subject, fitted, True, wanted)) for fitted, on in swapped_halves(splits[name])]
         except ProxyError as error:  # a half that is too small for the chosen size; all else stands
             unfitted[name] = str(error)
             continue
@@ -211,8 +211,8 @@ def refine(
     return pick
 
 
-def _swapped(split: Split) -> list[tuple[Split, Split]]:
-    """Two halves of a split by unit, as (fit on, score on), both ways round."""
+def swapped_halves(split: Split) -> list[tuple[Split, Split]]:
+    """Two halves of a split by unit, as (fit on, score on), both ways round. Raises `SplitError` for a single unit."""
     units = split.unit_ids()
     distinct = np.unique(units)
     if len(distinct) < 2:

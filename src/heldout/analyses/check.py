@@ -8,8 +8,8 @@ result.worst("rotated", 20)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,40 +18,34 @@ from torch import nn
 from heldout.activations.accumulators import Moments, Reservoir
 from heldout.activations.capture import Accumulator, capture
 from heldout.activations.edits import Edit
-from heldout.activations.replay import Replay
 from heldout.activations.sites import Site
+from heldout.analyses.alone import check_items_alone
 from heldout.analyses.damage import DRAWS, Matched, matched_damage
+from heldout.analyses.disagreements import Disagreement, largest_disagreements
 from heldout.analyses.estimates import Estimand, Scores, describe
 from heldout.analyses.faithfulness import Check, Subject, faithfulness
-from heldout.analyses.scoring import Scoring, compare
+from heldout.analyses.outputs import calibrated, scoring_of
+from heldout.analyses.quantities import of_outputs
+from heldout.analyses.scoring import Scoring
 from heldout.analyses.tables import Memory
 from heldout.errors import ConfigError, SplitError, choices
 from heldout.evidence import Estimate, Origin
 from heldout.tasks.base import Split, check_disjoint, require_fit
+from heldout.tasks.targets import has_targets, with_next_tokens
 
+ACCURACIES = {"network": "net_correct", "edited": "proxy_correct"}
 SAMPLE = 20_000  # rows that a proxy without `fit_moments` is fitted on, at most
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """One prediction on which the edited network departs: its item in the split, position, classes, and KL in nats."""
-
-    item: int
-    position: int
-    network: Any
-    edited: Any
-    target: Any
-    kl: float
 
 
 @dataclass(frozen=True, eq=False)
 class Checked:
     """What `check` found: `identity`, `null` (how well the null matches) and `estimates`, one a split and quantity.
 
-    Quantities: ``same_prediction``, ``accuracy_network``, ``accuracy_edited``, ``kl``, and for every split but the
-    reference ``gap`` (same prediction on the reference minus on the split; ``null`` is the gap of equally damaging
-    noise) and ``excess_gap`` (their difference). Intervals: 95%, percentile bootstrap over units. They describe this
-    network; how another training run would fare needs more networks.
+    Quantities: ``same_prediction``; of classes ``kl`` and ``jsd``, of numbers ``mean_squared`` and ``r_squared``, of
+    embeddings ``neighbour_agreement`` and ``cosine``; ``accuracy_network`` and ``accuracy_edited`` where there are
+    targets; and for every split but the reference ``gap`` (same prediction on the reference minus on the split; ``null``
+    is the gap of equally damaging noise) and ``excess_gap`` (their difference). Intervals: 95%, percentile bootstrap over
+    units. They describe this network; how another training run would fare needs more networks.
     """
 
     subject: Subject
@@ -83,34 +77,23 @@ class Checked:
         lines.append(f"{'split':<18}{'n':>7}  {'same prediction':<23}{'gap':<24}{'gap minus null':<24}{'accuracy':<10}")
         for name in dict.fromkeys(e.split for e in self.estimates):
             row = {e.quantity: e for e in self.estimates if e.split == name}
-            accuracy = f"{row['accuracy_network'].value:.3f} -> {row['accuracy_edited'].value:.3f}"
+            right = [row[q].value for q in ("accuracy_network", "accuracy_edited") if q in row]
+            accuracy = " -> ".join(f"{value:.3f}" for value in right) or "no targets"
             gaps = "".join(f"{_interval(row.get(q), signed=True):<24}" for q in ("gap", "excess_gap"))
             same = row["same_prediction"]
             lines.append(f"{name[:17]:<18}{same.n:>7}  {_interval(same):<23}{gaps}{accuracy}")
         return "\n".join(lines)
 
     def worst(self, split: str, n: int = 20, *, decode: Callable[[Any], Any] | None = None) -> list[Disagreement]:
-        """The `n` largest disagreements on a split: other predictions first, by KL; `decode` turns classes into names."""
+        """The `n` largest disagreements on a split: other predictions first, then by divergence; `decode` turns the
+        network's, the edited and the target's class into names."""
         if split not in self.splits:
             raise SplitError(f"no split {split!r}; {choices(split, self.splits)}")
-        found: list[tuple[bool, float, Disagreement]] = []
-        name = decode or (lambda label: label)
-        s = self.subject
-        replay = Replay(s.network, self.edit.functions)
-        for batch in self.splits[split].batches(self.batch_size):
-            batch = batch.to(s.device)
-            ours = s.scoring.predictions(replay.record(batch).output, batch)
-            theirs = s.scoring.predictions(replay.run(batch, self.edit.functions).output, batch)
-            values = compare(ours, theirs)
-            order = np.lexsort((-values["kl"].cpu().numpy(), values["same"].cpu().numpy()))
-            for i in order[:n]:
-                target = None if ours.targets is None else name(int(ours.targets[i]))
-                kl, same = float(values["kl"][i]), bool(values["same"][i])
-                item, position = int(ours.item[i]), int(ours.place[i])
-                both = name(int(ours.top[i])), name(int(theirs.top[i]))
-                found.append((same, -kl, Disagreement(item, position, *both, target, kl)))
-            found = sorted(found, key=lambda f: f[:2])[:n]
-        return [disagreement for _, _, disagreement in found]
+        (found,) = largest_disagreements(self.subject, self.splits[split], [self.edit], n=n, batch_size=self.batch_size)
+        if decode is None:
+            return found
+        named = ("network", "edited", "target")
+        return [replace(d, **{k: decode(v) for k in named if (v := getattr(d, k)) is not None}) for d in found]
 
 
 def check(
@@ -119,7 +102,7 @@ def check(
     splits: Sequence[Split],
     *,
     reference: str | None = None,
-    scoring: Scoring | None = None,
+    scoring: Scoring | str = "classification",
     null_draws: int = DRAWS,
     seed: int = 0,
     batch_size: int = 256,
@@ -131,19 +114,26 @@ def check(
       is ``fit``) or a function (rows (B, ..., D), mask) -> rows.
     - `splits`: one with role ``fit`` where there is something to fit, and the test splits.
     - `reference`: the test split that gaps are measured from; ``id`` where there is one, else the first.
-    - `scoring`: which part of the output are the logits, and which classes are candidates.
+    - `scoring`: how outputs are scored: ``classification``, ``next_token`` (the tokens are the targets where there are
+      none), ``regression``, ``embedding``; or a `Scoring`, `Regression` or `Embedding` with its settings (which part of
+      the output counts, which classes are candidates, the tolerance, how many neighbours).
     - `batch_size`: positions a batch (items, where items have one size).
 
     Raises `SplitError`, `SiteError`, `ProxyError`, `NetworkError`: each says what, where, and what would be accepted.
     """
     check_disjoint(splits)
-    subject = Subject(network, scoring=scoring or Scoring(), device=device)
+    how = scoring_of(scoring) if isinstance(scoring, str) else scoring
+    if scoring == "next_token":
+        splits = [with_next_tokens(s) for s in splits]
     tests = {s.name: s for s in splits if s.role == "test"}
     if not tests:
         raise SplitError("there is no split with role 'test'; a reading is tested on at least one")
     start = reference or ("id" if "id" in tests else next(iter(tests)))
     if start not in tests:
         raise SplitError(f"reference {start!r} is not a test split; {choices(start, tests)}")
+    how = calibrated(how, network, tests[start], batch_size=batch_size, device=device)
+    subject = Subject(network, scoring=how, device=device)
+    check_items_alone(subject, tests[start])
     edit = reading if isinstance(reading, Edit) else _fitted(subject, reading, splits, seed, batch_size)
     ordered = [tests[start], *(s for n, s in tests.items() if n != start)]
     sink = Memory()
@@ -151,7 +141,9 @@ def check(
     null = matched_damage(subject, tests[start], edit, seed=seed, draws=null_draws, batch_size=batch_size)
     faithfulness(subject, ordered, null.edits, sink, batch_size=batch_size)
     scores = Scores.from_memory(sink)
-    rows = _estimates(scores, subject, edit, null, [s.name for s in ordered], np.random.default_rng(seed))
+    labelled = {s.name for s in ordered if has_targets(s) and how.kind != "embedding"}
+    names = [s.name for s in ordered]
+    rows = _estimates(scores, subject, edit, null, names, labelled, np.random.default_rng(seed))
     return Checked(subject, edit, tests, start, outcome.check, null, tuple(rows), batch_size)
 
 
@@ -208,18 +200,19 @@ def _size(proxy: Any) -> float | None:
 
 
 def _estimates(
-    scores: Scores, subject: Subject, edit: Edit, null: Matched, names: Sequence[str], rng: np.random.Generator
+    scores: Scores,
+    subject: Subject,
+    edit: Edit,
+    null: Matched,
+    names: Sequence[str],
+    labelled: Collection[str],
+    rng: np.random.Generator,
 ) -> list[Estimate]:
+    """Every quantity on every split of `names`, the reference first; accuracies on those that are `labelled`."""
     subjects = [(subject.name, subject.seed)]
     at: dict[str, Any] = {"edit": edit.origin.label, "site": edit.origin.site}
     noise: dict[str, Any] = {**at, "edit": null.edits[0].origin.label}
     reference = names[0]
-    simple = {
-        "same_prediction": "same",
-        "accuracy_network": "net_correct",
-        "accuracy_edited": "proxy_correct",
-        "kl": "kl",
-    }
 
     def ratio(metric: str, split: str) -> Estimand:
         return lambda view: view.ratio(metric, split=split, **at)
@@ -234,9 +227,10 @@ def _estimates(
     for split in names:
         what: dict[str, Any] = {"split": split, "edit": edit.origin.name, "site": edit.origin.site}
         what |= {"parameter": edit.origin.parameter, "oracle": edit.origin.oracle}
-        rows += describe(
-            scores, subjects, [(ratio(m, split), what | {"quantity": q}) for q, m in simple.items()], rng=rng
-        )
+        simple = of_outputs(subject.scoring.kind, split=split, **at)
+        if split in labelled:
+            simple |= {f"accuracy_{who}": ratio(m, split) for who, m in ACCURACIES.items()}
+        rows += describe(scores, subjects, [(e, what | {"quantity": q}) for q, e in simple.items()], rng=rng)
         if split == reference:
             continue
         what["reference"] = reference

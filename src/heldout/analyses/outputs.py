@@ -2,7 +2,7 @@
 
 Both need something of the network first, measured once on one split so that no number depends on the batch:
 
-    scoring = calibrated(Regression(tolerance=0.1), network, splits["id"])
+    scoring = calibrated(scoring_of("regression", tolerance=0.1), network, splits["id"])
 
 Shapes: M scored predictions of a batch, B items, T positions, V outputs, D the embedding's width, A reference items.
 """
@@ -11,17 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heldout.activations.tap import Tap
 from heldout.analyses.scoring import Marked, Predictions, Scoring
-from heldout.errors import ConfigError, NetworkError, SplitError
+from heldout.errors import ConfigError, NetworkError, SplitError, unknown
+from heldout.statistics.thinning import place_hash, smallest
 from heldout.tasks.base import Batch, Split
 
+KINDS = ("classification", "next_token", "regression", "embedding")
 ITSELF = 1e-5  # a reference item is taken for the item itself where 1 - cosine is less
 LEAST_SCALE = 1e-12  # of an output that varies less, a share of its scale means nothing
 
@@ -38,11 +41,13 @@ class Regression(Scoring):
     tolerance: float = 0.1
     centre: Tensor | None = None
     scale: Tensor | None = None
+    kind: ClassVar[str] = "regression"
+    divergence: ClassVar[str] = "squared"
 
     def predictions(self, output: Any, batch: Batch, *, where: str = "") -> Numbers:
         if self.centre is None or self.scale is None:
             raise ConfigError("regression has no scale yet; call calibrated(scoring, network, split) first")
-        marked = self.marked(output, batch, where)
+        marked = _rows(self._logits(output), batch, where)
         targets = None if batch.targets is None else marked.at(batch.targets).to(marked.rows)
         if targets is not None and targets.ndim == 1:
             targets = targets[:, None]
@@ -52,20 +57,13 @@ class Regression(Scoring):
                 f"{tuple(targets.shape[1:])}; one target for each is needed"
             )
         return Numbers(
-            logits=marked.rows,
-            item=marked.item,
-            place=marked.place,
+            **marked.fields(batch),
             targets=targets,
-            strata={k: marked.at(v) for k, v in batch.strata.items()},
             candidates=None,
             centre=self.centre.to(marked.rows),
             scale=self.scale.to(marked.rows),
             tolerance=self.tolerance,
         )
-
-    def marked(self, output: Any, batch: Batch, where: str) -> Marked:
-        """The rows that count, checked."""
-        return _rows(self._logits(output), batch, where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +138,8 @@ class Embedding(Scoring):
     neighbours: int = 10
     size: int = 1000
     anchors: Tensor | None = None
+    kind: ClassVar[str] = "embedding"
+    divergence: ClassVar[str] = "distance"
 
     def predictions(self, output: Any, batch: Batch, *, where: str = "") -> Directions:
         if self.anchors is None:
@@ -150,11 +150,8 @@ class Embedding(Scoring):
                 f"the network returned embeddings of width {marked.rows.shape[1]}{where}; {self.anchors.shape[1]} before"
             )
         return Directions(
-            logits=marked.rows,
-            item=marked.item,
-            place=marked.place,
+            **marked.fields(batch),
             targets=None,
-            strata={k: marked.at(v) for k, v in batch.strata.items()},
             candidates=None,
             anchors=self.anchors.to(marked.rows),
             neighbours=self.neighbours,
@@ -213,34 +210,89 @@ class Directions(Predictions):
         }
 
 
+def scoring_of(
+    kind: str,
+    *,
+    output: str = "",
+    candidates: tuple[int, int] | None = None,
+    tolerance: float = 0.1,
+    neighbours: int = 10,
+    references: int = 1000,
+) -> Scoring:
+    """The scoring that a word stands for, not yet calibrated: one of `KINDS`, with the settings that it reads."""
+    if kind not in KINDS:
+        raise ConfigError(unknown("scoring", kind, KINDS))
+    if kind == "regression":
+        return Regression(output=output, tolerance=tolerance)
+    if kind == "embedding":
+        return Embedding(output=output, neighbours=neighbours, size=references)
+    return Scoring(output=output, candidates=candidates)
+
+
 def calibrated(
     scoring: Scoring, network: nn.Module, split: Split, *, batch_size: int = 256, device: str = "cpu"
 ) -> Scoring:
     """`scoring` with what it needs of the network's own output on `split`, in one pass; classes need nothing.
 
-    Raises `SplitError` where the output does not vary there (regression) or there are fewer than three items (embedding).
+    Memory does not grow with the split. Raises `SplitError` where the output does not vary there (regression) or there
+    are fewer than three items (embedding).
     """
     if not isinstance(scoring, Regression | Embedding):
         return scoring
     where = f" on split {split.name!r}"
-    found = []
+    seen = _Spread() if isinstance(scoring, Regression) else _Drawn(scoring.size)
     with Tap(network) as tap:
         for batch in split.batches(batch_size):
             batch = batch.to(device)
-            marked = _rows(scoring._logits(tap(batch).output), batch, where)
-            found.append((marked.item, marked.place, marked.rows.double()))
-    item, place = (torch.cat([f[i] for f in found]).cpu() for i in (0, 1))
-    rows = torch.cat([f[2] for f in found]).cpu()
-    order = torch.argsort(item * (int(place.max()) + 1) + place)  # the split's own order, whatever the batches were
-    rows = rows[order]
-    if isinstance(scoring, Regression):
-        if len(rows) < 2 or bool((rows.std(dim=0) < LEAST_SCALE).any()):
+            seen.update(_rows(scoring._logits(tap(batch).output), batch, where))
+    return restored(scoring, seen.found(where))
+
+
+class _Spread:
+    """Mean (V,) and sum of squares about it (V,), float64, batch by batch (Chan, Golub and LeVeque's update)."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squared = 0, torch.zeros(1), torch.zeros(1)
+
+    def update(self, marked: Marked) -> None:
+        rows = marked.rows.detach().double().cpu()
+        if not len(rows):
+            return
+        if not self.count:
+            self.mean, self.squared = torch.zeros(2, rows.shape[1], dtype=torch.float64)
+        mean, total = rows.mean(dim=0), self.count + len(rows)
+        apart = mean - self.mean
+        self.squared = self.squared + ((rows - mean) ** 2).sum(dim=0) + apart**2 * (self.count * len(rows) / total)
+        self.mean = self.mean + apart * (len(rows) / total)
+        self.count = total
+
+    def found(self, where: str) -> dict[str, Tensor]:
+        scale = (self.squared / max(1, self.count - 1)).sqrt()
+        if self.count < 2 or bool((scale < LEAST_SCALE).any()):
             raise SplitError(f"the network's output does not vary{where}; a tolerance relative to it means nothing")
-        return replace(scoring, centre=rows.mean(dim=0), scale=rows.std(dim=0))
-    if len(rows) < 3:
-        raise SplitError(f"{len(rows)} embeddings{where}; neighbours need at least three")
-    step = max(1, -(-len(rows) // scoring.size))  # evenly spread over the split
-    return replace(scoring, anchors=F.normalize(rows[::step], dim=1))
+        return {"centre": self.mean, "scale": scale}
+
+
+class _Drawn:
+    """At most `size` rows, in the split's order: those whose place has the smallest hash, whatever the batches were."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.rows = size, torch.zeros(0)
+        self._item = self._place = np.zeros(0, dtype=np.int64)
+
+    def update(self, marked: Marked) -> None:
+        item = np.concatenate([self._item, marked.item.cpu().numpy()])
+        place = np.concatenate([self._place, marked.place.cpu().numpy()])
+        rows = marked.rows.detach().double().cpu()
+        rows = torch.cat([self.rows, rows]) if len(self._item) else rows
+        kept = smallest(place_hash(item, place), self.size)
+        kept = kept[np.lexsort((place[kept], item[kept]))]
+        self._item, self._place, self.rows = item[kept], place[kept], rows[torch.from_numpy(kept)]
+
+    def found(self, where: str) -> dict[str, Tensor]:
+        if len(self.rows) < 3:
+            raise SplitError(f"{len(self.rows)} embeddings{where}; neighbours need at least three")
+        return {"anchors": F.normalize(self.rows, dim=1)}
 
 
 def calibration(scoring: Scoring) -> Mapping[str, Tensor]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,8 @@ class Scoring:
 
     output: str = ""
     candidates: tuple[int, int] | None = None
+    kind: ClassVar[str] = "classification"
+    divergence: ClassVar[str] = "kl"  # the metric by which disagreements are ordered
 
     def predictions(self, output: Any, batch: Batch, *, where: str = "") -> Predictions:
         """The scored predictions of one batch. Raises `NetworkError` where the output does not fit the batch."""
@@ -39,7 +41,8 @@ class Scoring:
         if logits.ndim not in (2, 3) or logits.shape[0] != len(batch):
             raise NetworkError(
                 f"the network returned logits of shape {tuple(logits.shape)} for {len(batch)} items; (B, V) or (B, T, V) "
-                f"with B = {len(batch)} is needed to score classes"
+                f"with B = {len(batch)} is needed to score classes (a network that takes positions first needs a wrapper "
+                "that transposes)"
             )
         marked = Marked.of(logits, batch)
         chosen = marked.rows
@@ -51,14 +54,7 @@ class Scoring:
                 f"targets run from {int(targets.min())} to {int(targets.max())}{where}, but the network has "
                 f"{chosen.shape[1]} classes, numbered from 0; mark the positions that count (scored=...) or mend the targets"
             )
-        return Predictions(
-            logits=chosen,
-            item=marked.item,
-            place=marked.place,
-            targets=targets,
-            strata={k: marked.at(v) for k, v in batch.strata.items()},
-            candidates=self.candidates,
-        )
+        return Predictions(**marked.fields(batch), targets=targets, candidates=self.candidates)
 
     def _check(self, chosen: Tensor, batch: Batch, ndim: int) -> None:
         """Raise where `candidates` or the targets do not fit logits (M, V), or there is nothing to choose from."""
@@ -128,6 +124,11 @@ class Marked:
     def at(self, labels: Tensor) -> Tensor:
         """(M, ...): labels of items, or of positions where they have as many dimensions as `pick`."""
         return labels[self.batch_row] if labels.ndim < self.pick.ndim else labels[self.pick]
+
+    def fields(self, batch: Batch) -> dict[str, Any]:
+        """What predictions of every kind hold of these rows."""
+        strata = {name: self.at(labels) for name, labels in batch.strata.items()}
+        return {"logits": self.rows, "item": self.item, "place": self.place, "strata": strata}
 
     def check_finite(self, where: str) -> None:
         bad = ~torch.isfinite(self.rows).all(dim=1)

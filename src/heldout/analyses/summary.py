@@ -98,15 +98,24 @@ class Chosen:
 
     def reweighted_gap(self, view: View, site: str, family: str, split: str, bins: int) -> Floats:
         """The gap, had the split's predictions the reference's margins: what smaller margins cannot explain."""
-        at: dict[str, Any] = {"edit": label(family, self.size(view, site, family)), "site": site, "bins": bins}
-        reference = view.binned("n", split=self.reference, **at)
-        same, n = view.binned("same", split=split, **at), view.binned("n", split=split, **at)
-        filled = n > 0  # margins that the split never has cannot be compared
-        there = ratio(
-            np.where(filled, view.binned("same", split=self.reference, **at), 0.0).sum(axis=-1),
-            np.where(filled, reference, 0.0).sum(axis=-1),
-        )
-        return np.asarray(there - standardised_ratio(same, n, reference).ratio)
+        edit = label(family, self.size(view, site, family))
+        return gap_at_equal_margins(view, edit=edit, site=site, split=split, reference=self.reference, bins=bins)
+
+
+def gap_at_equal_margins(view: View, *, edit: str, site: str, split: str, reference: str, bins: int) -> Floats:
+    """(R,) the gap of an edit, had the split's predictions the reference's margins, from scores with `bins` margin bins.
+
+    Margins that the split never has cannot be compared: both sides leave them out. NaN where none is found on both.
+    """
+    at: dict[str, Any] = {"edit": edit, "site": site, "bins": bins}
+    weight = view.binned("n", split=reference, **at)
+    same, n = view.binned("same", split=split, **at), view.binned("n", split=split, **at)
+    filled = n > 0
+    there = ratio(
+        np.where(filled, view.binned("same", split=reference, **at), 0.0).sum(axis=-1),
+        np.where(filled, weight, 0.0).sum(axis=-1),
+    )
+    return np.asarray(there - standardised_ratio(same, n, weight).ratio)
 
 
 def summarise(

@@ -8,7 +8,7 @@ item, the position in it, and the proxy's entropy. Shapes: B batch, T position, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from heldout.analyses.faithfulness import Subject
 from heldout.analyses.scoring import Predictions
 from heldout.errors import EvidenceError, SplitError
 from heldout.evidence import Estimate
+from heldout.statistics.rule import mean_test
+from heldout.statistics.thinning import place_hash
 from heldout.tasks.base import Batch, Split, require_fit
 
 RECONSTRUCTION, MARGIN, DISTANCE = "reconstruction error", "small margin", "distance"
@@ -31,6 +33,8 @@ LENGTH, POSITION, ENTROPY = "length", "position", "entropy"
 SCORES, BASELINES = (RECONSTRUCTION, MARGIN, DISTANCE), (LENGTH, POSITION, ENTROPY)
 SHRINKAGE = 1e-3  # of a covariance towards the same trace in every direction, so that it can be inverted
 DRAWS = 400
+LIMIT = 200_000  # predictions that are kept of a split; of more, a random draw of about half of them or more
+WARNINGS = "warnings.parquet"  # what a file of these estimates is called
 
 
 class Distance:
@@ -76,17 +80,24 @@ class Warned:
 
 
 def warn(
-    subject: Subject, split: Split, edit: Edit, distances: Mapping[str, Distance], *, batch_size: int = 256
+    subject: Subject,
+    split: Split,
+    edit: Edit,
+    distances: Mapping[str, Distance],
+    *,
+    batch_size: int = 256,
+    limit: int = LIMIT,
 ) -> Warned:
     """Every prediction of `split` with its scores, from passes of the proxied network, and whether the network itself, in
-    a pass of its own that no score sees, predicts something else.
+    a pass of its own that no score sees, predicts something else. Of more than `limit` predictions a random draw is kept,
+    the same whatever the batches are.
 
     Where several sites are replaced, an error or distance is the mean over them; a site without positions counts for every
     position of its item, and where an edit's rows are not those that are scored, their mean over the item does.
     """
     units = split.unit_ids()
     watch = _Watch(edit.functions, distances)
-    parts: list[dict[str, Any]] = []
+    kept = _Kept(limit)
     for batch in split.batches(batch_size):
         batch = batch.to(subject.device)
         with Tap(subject.network) as tap:
@@ -95,22 +106,42 @@ def warn(
         with Tap(subject.network, edit=watch.functions) as tap:
             proxy = subject.scoring.predictions(tap(batch).output, batch)
         places = _places(batch)
-        item = torch.searchsorted(batch.index.sort().values, proxy.item)
-        item = batch.index.sort().indices[item]  # the row of the batch that each prediction is in
-        length = torch.ones(len(batch)) if batch.mask is None and places is None else _lengths(batch, places)
-        values = {LENGTH: length.to(item.device)[item], POSITION: proxy.place}
-        if isinstance(proxy, Predictions):  # classes: other outputs have neither margin nor entropy
-            p = proxy.log_p
-            values |= {MARGIN: -proxy.margin, ENTROPY: -(p.exp() * p).sum(-1)}
+        inside, row_of = batch.index.sort()
+        item = row_of[torch.searchsorted(inside, proxy.item)]  # the row of the batch that each prediction is in
+        values = {LENGTH: _lengths(batch, places).to(item.device)[item], POSITION: proxy.place}
+        values |= _unsure(proxy, subject.scoring.kind)
         values |= {name: _at(rows, item, proxy.place, places, batch) for name, rows in watch.taken().items()}
-        row: dict[str, Any] = {name: v.double().cpu().numpy() for name, v in values.items()}
+        row: dict[str, np.ndarray] = {name: v.double().cpu().numpy() for name, v in values.items()}
         row |= {"unit": units[proxy.item.cpu().numpy()], "disagrees": (~network.same(proxy)).cpu().numpy()}
-        parts.append(row)
-    if not parts or not sum(len(p["unit"]) for p in parts):
+        kept.add(place_hash(proxy.item.cpu().numpy(), proxy.place.cpu().numpy()), row)
+    joined = kept.joined()
+    if not len(joined.get("unit", ())):
         raise SplitError(f"no prediction of split {split.name!r} is scored; score other positions")
-    joined = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     unit, disagrees = joined.pop("unit"), joined.pop("disagrees")
     return Warned(unit, disagrees, joined)
+
+
+class _Kept:
+    """Rows whose hash is below a bound that is halved whenever more than `limit` are kept: memory stays within that."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.bound, self.count = limit, 2**64, 0
+        self._parts: list[dict[str, np.ndarray]] = []
+
+    def add(self, hashes: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+        below = hashes <= np.uint64(self.bound - 1)
+        self._parts.append({name: values[below] for name, values in {**columns, "hash": hashes}.items()})
+        self.count += int(below.sum())
+        while self.count > self.limit:
+            self.bound //= 2
+            whole = self.joined(hashes=True)
+            below = whole["hash"] <= np.uint64(self.bound - 1)
+            self._parts = [{name: values[below] for name, values in whole.items()}]
+            self.count = int(below.sum())
+
+    def joined(self, *, hashes: bool = False) -> dict[str, np.ndarray]:
+        names = [n for n in (self._parts[0] if self._parts else ()) if hashes or n != "hash"]
+        return {name: np.concatenate([p[name] for p in self._parts]) for name in names}
 
 
 class _Watch:
@@ -158,11 +189,20 @@ def _places(batch: Batch) -> tuple[int, ...] | None:
     return None
 
 
+def _unsure(proxy: Predictions, kind: str) -> dict[str, Tensor]:
+    """How unsure the proxied network is, (M,) each: numbers have neither margin nor entropy, embeddings only the former."""
+    found = {} if kind == "regression" else {MARGIN: -proxy.margin}
+    if kind == "classification":
+        p = proxy.log_p
+        found[ENTROPY] = -(p.exp() * p).sum(-1)
+    return found
+
+
 def _lengths(batch: Batch, places: tuple[int, ...] | None) -> Tensor:
+    """(B,) positions of each item that hold data; 1 where items have none."""
     if batch.mask is not None:
         return batch.mask.sum(1).float()
-    assert places is not None
-    return torch.full((len(batch),), float(places[1]))
+    return torch.full((len(batch),), 1.0 if places is None else float(places[1]))
 
 
 def _at(rows: Tensor, item: Tensor, place: Tensor, places: tuple[int, ...] | None, batch: Batch) -> Tensor:
@@ -240,3 +280,32 @@ def auroc_estimates(
         low, high = np.quantile(drawn, [0.025, 0.975])
         rows.append(Estimate(value=value, low=float(low), high=float(high), **shared))
     return rows
+
+
+def over_runs(runs: Sequence[Estimate]) -> Estimate:
+    """The mean of one AUROC over training runs, by the interval of the verdict rule; of one run, that one itself.
+
+    Units are shared by runs, so the mean's variance over units is taken to be a single run's: at most too wide.
+    """
+    first = runs[0]
+    n = min(e.n for e in runs)
+    shared: dict[str, Any] = {
+        "seed": None,
+        "seeds": len(runs),
+        "n": n,
+        "parameter": _shared([e.parameter for e in runs]),
+    }
+    if undefined := next((e for e in runs if e.value != e.value), None):
+        why = undefined.reason if len(runs) == 1 else f"run {undefined.seed}: {undefined.reason}"
+        return replace(first, **shared, value=float("nan"), low=float("nan"), high=float("nan"), reason=why)
+    if len(runs) == 1:
+        return replace(first, **shared)
+    variance = float(np.mean([((e.high - e.low) / 3.92) ** 2 for e in runs]))
+    test = mean_test([e.value for e in runs], unit_variance=variance, n_clusters=n, delta=0.0)
+    how = "t over seeds and units"
+    return replace(first, **shared, value=test.value, low=test.low, high=test.high, method=how)
+
+
+def _shared(sizes: Sequence[float | None]) -> float | None:
+    """The size that all runs have, None where they differ."""
+    return sizes[0] if len({*sizes}) == 1 else None

@@ -20,7 +20,7 @@ from heldout.audits.spec import AnyReading, Families, Probe
 from heldout.evidence import Origin
 from heldout.proxies.clusters import KMeans
 from heldout.proxies.controls import Mean, RandomSubspace
-from heldout.proxies.fit import FAMILIES, SAMPLED, Family
+from heldout.proxies.fit import FAMILIES, SAMPLED, Family, fit_edits
 from heldout.proxies.svd import SVD
 from heldout.tasks.base import Split, require_fit
 from heldout.training.checkpoints import read_tensors, write_tensors
@@ -106,6 +106,35 @@ def fitted_edits(folder: Path, readings: Sequence[AnyReading], spec_folder: Path
         edits.append(Edit.from_proxy(p.site, _restore(p, tensors), origin))
     for reading in readings:
         edits += edits_of(reading, tensors, spec_folder, fit_split=record["fit_split"], device=device)
+    return edits
+
+
+def oracle_edits(
+    subject: Subject,
+    half: Split,
+    sites: Mapping[str, Families],
+    chosen: Sequence[Origin],
+    *,
+    seed: int,
+    batch_size: int,
+) -> list[Edit]:
+    """The edits of `chosen` that come of families (controls apart), fitted on `half` of a test split, one draw each."""
+    given = {str(Site.parse(site)): own for site, own in sites.items()}
+    edits: list[Edit] = []
+    for place, own in given.items():
+        sizes = [(o.name, int(o.parameter or 0)) for o in chosen if o.site == place and o.name in FAMILIES]
+        if sizes:
+            edits += fit_edits(
+                subject.network,
+                half,
+                [place],
+                [Family(name, (size,)) for name, size in sizes],
+                oracle=True,
+                sample=own.sample,
+                seed=seed,
+                batch_size=batch_size,
+                device=subject.device,
+            )
     return edits
 
 

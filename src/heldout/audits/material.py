@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from heldout.analyses.outputs import Embedding, Regression
+from heldout.analyses.outputs import scoring_of
 from heldout.analyses.scoring import Scoring
 from heldout.audits.sources import resolve
 from heldout.audits.spec import Network, ScoringSpec, SplitSpec, Vector
 from heldout.errors import CheckpointError, ConfigError, SplitError, unknown
-from heldout.networks.load import call, from_function, from_huggingface, import_function
+from heldout.networks.load import DTYPES, call, from_function, from_huggingface, import_function
 from heldout.tasks.base import Split, check_disjoint
-from heldout.tasks.files import Columns, NextToken, read_split
+from heldout.tasks.files import Columns, read_split
 from heldout.tasks.make import split
+from heldout.tasks.targets import with_next_tokens
 from heldout.training.checkpoints import load_weights, read_tensors
 
 HEADS = {"next_token": "causal_lm", "classification": "sequence_classification"}  # any other kind: the bare model
@@ -30,9 +33,14 @@ def load_network(network: Network, run: int, folder: Path, *, kind: str, field: 
     if network.huggingface is not None:
         assert source is not None
         head = network.head or HEADS.get(kind, "none")
-        return from_huggingface(
-            folder / Path(source).expanduser(), head=head, dtype=network.dtype, field=f"{field}.huggingface"
-        )
+        path = folder / Path(source).expanduser()
+        try:
+            return from_huggingface(path, head=head, dtype=network.dtype, field=f"{field}.huggingface")
+        except CheckpointError as error:
+            if network.head is None and f"another head than {head!r}" in str(error):  # which the user never named
+                why = f"it was taken because scoring.kind is {kind}; give that (next_token for a decoder), or {field}.head"
+                raise CheckpointError(f"{error}; {why}") from error
+            raise
     assert network.from_ is not None
     weights = None if source is None else resolve(folder, source, field=f"{field}.weights")
     if weights is not None and weights.suffix in (".pkl", ".pickle", ".joblib"):
@@ -43,10 +51,18 @@ def load_network(network: Network, run: int, folder: Path, *, kind: str, field: 
     if weights is not None:
         load_weights(made, weights)
     if network.dtype is not None:
-        from heldout.networks.load import DTYPES
-
         made = made.to(DTYPES[network.dtype])
     return made
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of every parameter and buffer, by which a function is seen to return another network each time."""
+    whole = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        if isinstance(value, Tensor):
+            whole.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return whole.hexdigest()
 
 
 def load_split(name: str, spec: SplitSpec, folder: Path, *, kind: str) -> Split:
@@ -67,9 +83,7 @@ def load_split(name: str, spec: SplitSpec, folder: Path, *, kind: str) -> Split:
         function = import_function(spec.function, folder, field=f"{field}.function")
         returned = call(function, spec.arguments, folder, field=f"{field}.function")
         made = _returned(name, spec, returned, field=f"{field}.function")
-    if kind == "next_token" and made.items.take(made.batch_indices(1)[0]).targets is None:
-        made = replace(made, items=NextToken(made.items))
-    return made
+    return with_next_tokens(made) if kind == "next_token" else made
 
 
 def load_splits(splits: Mapping[str, SplitSpec], folder: Path, *, kind: str) -> dict[str, Split]:
@@ -107,11 +121,7 @@ def _returned(name: str, spec: SplitSpec, value: Any, *, field: str) -> Split:
 
 def make_scoring(spec: ScoringSpec) -> Scoring:
     """The scoring, not yet calibrated."""
-    if spec.kind == "regression":
-        return Regression(output=spec.output, tolerance=spec.tolerance)
-    if spec.kind == "embedding":
-        return Embedding(output=spec.output, neighbours=spec.neighbours, size=spec.references)
-    return Scoring(output=spec.output, candidates=spec.candidates)
+    return scoring_of(**spec.model_dump())
 
 
 def load_vector(spec: Vector, folder: Path, *, field: str) -> Tensor:

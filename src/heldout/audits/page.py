@@ -8,27 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from heldout.audits.rule_page import rule_section, rule_sentences
+from heldout.audits.sections import UNIT, disagreements, early_warning, most_telling, reasons
 from heldout.audits.steps import SUMMARY
-from heldout.audits.summary import AUDITS, ESTIMATES, WORST
+from heldout.audits.summary import AUDITS, ESTIMATES, RULES, WORST
 from heldout.evidence import read_estimates
 from heldout.figures import accuracy_figure, faithfulness_curves, gap_figure
+from heldout.figures.base import edit_name
 from heldout.figures.page import IdentityCheck, Page, Section, Table
 
 if TYPE_CHECKING:
     from heldout.figures.base import Figure
     from heldout.runs import Run
 
-UNIT = "units"
+READ = "Does what was read off this network still hold where it was not made?"
+ANSWERED = "Which rule do the answers of this network follow?"
+SUMMED = 6  # readings that the summary names
 CURVES = {  # quantity -> title; drawn where the scoring has it
     "same_prediction": "Agreement against size",
     "kl": "Divergence against size",
     "r_squared": "R² against size",
     "neighbour_agreement": "Neighbour agreement against size",
     "cosine": "Cosine against size",
-}
-DIVERGENCE = {
-    "regression": "squared difference in units of the network's output scale",
-    "embedding": "1 - cosine",
 }
 SAME = {
     "regression": "Two predictions are the same where they differ by at most {tolerance:g} of the network's output scale "
@@ -41,22 +42,32 @@ def audit_page(run: Run) -> Page:
     """The page of a finished audit."""
     folder, config = run.output(SUMMARY), run.manifest["config"]
     estimates = read_estimates(folder / ESTIMATES)
-    audits, worst, splits = (json.loads((folder / name).read_text()) for name in (AUDITS, WORST, "splits.json"))
+    names = (AUDITS, WORST, RULES, "splits.json")
+    audits, worst, rules, splits = (json.loads((folder / name).read_text()) for name in names)
     reference = run.manifest["reference"]
-    sections = [_gaps(estimates, config, reference), _curves(estimates), _accuracy(estimates)]
-    sections += [_worst(worst, config), _setting(splits, audits, config)]
+    sections: list[Section | None] = []
+    if audits:
+        top = most_telling(estimates)
+        sections += [_gaps(estimates, config, reference), reasons(estimates, reference, audits), _curves(estimates)]
+        sections += [
+            _accuracy(estimates),
+            early_warning(estimates, top),
+            disagreements(worst, config["scoring"]["kind"], top),
+        ]
+    sections += [rule_section(rules), _setting(splits, audits, config)]
     return Page(
         title=config["name"],
-        question="Does what was read off this network still hold where it was not made?",
-        summary=_summary(estimates),
+        question=READ if audits else ANSWERED,
+        summary=(*(_summary(estimates) if audits else ()), *rule_sentences(rules)),
         identity=tuple(_identity(a) for a in audits),
         sections=tuple(s for s in sections if s is not None),
         manifest=run.manifest,
-        warnings=_warnings(run, audits),
+        warnings=_warnings(run, audits, {row["seed"] for row in [*audits, *rules]}),
+        edited=bool(audits),
     )
 
 
-def _warnings(run: Run, audits: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _warnings(run: Run, audits: Sequence[Mapping[str, Any]], training_runs: set[int]) -> tuple[str, ...]:
     found = []
     if run.stale:
         found.append(
@@ -69,8 +80,7 @@ def _warnings(run: Run, audits: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
             f"No noise agrees with the network as often as {', '.join(unmatched)}: the null beside is the nearest there is, "
             "and the difference from it says little."
         )
-    runs = len({a["seed"] for a in audits})
-    if runs == 1:
+    if len(training_runs) == 1:
         found.append("One training run: intervals describe this network on other items, not other training runs.")
     return tuple(found)
 
@@ -88,23 +98,31 @@ def _identity(audit: Mapping[str, Any]) -> IdentityCheck:
 
 
 def _summary(estimates: pd.DataFrame) -> tuple[str, ...]:
-    """For each reading: where it loses most beyond its null, or that it does not."""
+    """Where each reading loses most beyond its null, the worst first; and how many are not shown to."""
     excess = estimates[(estimates["quantity"] == "excess_gap") & estimates["value"].notna()]
-    sentences = []
+    found, others = [], []
     for (network, site, edit, size), rows in excess.groupby(
         ["network", "site", "edit", "parameter"], sort=False, dropna=False
     ):
-        shown = f"{edit}{'' if pd.isna(size) else f' {size:g}'}"
-        top = rows.sort_values("value", ascending=False, kind="stable").iloc[0]
-        beyond = list(rows[rows["low"] > 0]["split"])
-        said = (
-            f"loses most on {top['split']}, {100 * top['value']:.1f} points of agreement more than equally damaging noise "
-            f"(interval {100 * top['low']:.1f} to {100 * top['high']:.1f})"
-            if beyond
-            else f"loses no more than equally damaging noise on {', '.join(rows['split'])}"
-        )
         who = f"{network}: " if estimates["network"].nunique() > 1 else ""
-        sentences.append(f"{who}{shown} at {site} {said}.")
+        shown = f"{who}{edit_name(edit, size)} at {site}"
+        beyond = rows[rows["low"] > 0].sort_values("value", ascending=False, kind="stable")
+        if beyond.empty:
+            others.append(shown)
+            continue
+        top = beyond.iloc[0]
+        said = (
+            f"{shown} loses most on {top['split']}, {100 * top['value']:.1f} points of agreement more than equally damaging "
+            f"noise (interval {100 * top['low']:.1f} to {100 * top['high']:.1f})."
+        )
+        found.append((float(top["value"]), said))
+    found.sort(key=lambda f: -f[0])
+    sentences = [said for _, said in found[:SUMMED]]
+    if len(found) > SUMMED:
+        sentences.append(f"{len(found) - SUMMED} more lose more than equally damaging noise, by less than these.")
+    if others:
+        who = ", ".join(others) if len(others) <= SUMMED else f"{len(others)} of {len(found) + len(others)} readings"
+        sentences.append(f"Not shown to lose more than equally damaging noise on any split: {who}.")
     return tuple(sentences)
 
 
@@ -139,8 +157,8 @@ def _curves(estimates: pd.DataFrame) -> Section | None:
                 )
     if not figures:
         return None
-    text = ("haar: a random subspace of the same rank, the floor that any choice of directions has to beat.",)
-    return Section("curves", "Against size", text, tuple(figures))
+    haar = "haar: a random subspace of the same rank, the floor that any choice of directions has to beat."
+    return Section("curves", "Against size", (haar,) if (estimates["edit"] == "haar").any() else (), tuple(figures))
 
 
 def _accuracy(estimates: pd.DataFrame) -> Section | None:
@@ -148,37 +166,6 @@ def _accuracy(estimates: pd.DataFrame) -> Section | None:
     if rows.empty:
         return None
     return Section("accuracy", "Is it right where the network is right?", (), (accuracy_figure(rows, unit=UNIT),))
-
-
-def _worst(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Section | None:
-    if not rows:
-        return None
-    divergence = DIVERGENCE.get(config["scoring"]["kind"], "KL(network || edited), nats")
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["network"], row["seed"], row["site"], row["edit"], row["split"]), []).append(row)
-    several = len({key[:2] for key in groups}) > 1
-    columns = ("item", "position", "context", "answer", "edited", "target", "divergence")
-    tables = []
-    for (network, run, site, edit, split), own in groups.items():
-        kept = [c for c in columns if c not in ("context", "target") or any(r[c] for r in own)]
-        kept = [c for c in kept if c != "position" or any(r[c] for r in own)]
-        other = sum(not r["same"] for r in own)
-        tables.append(
-            Table(
-                title=f"{edit} at {site} on {split}" + (f" ({network}, run {run})" if several else ""),
-                columns=["network" if c == "answer" else c for c in kept],
-                rows=[[_shown(r[c]) for c in kept] for r in own],
-                caption=f"The {len(own)} largest disagreements, {other} of them other predictions; by {divergence}. "
-                "Item: its number in the split, from 0.",
-            )
-        )
-    return Section("worst", "The largest disagreements", (), (), tuple(tables))
-
-
-def _shown(value: Any) -> Any:
-    """Text with its blanks visible."""
-    return value.replace("\n", "⏎").replace("\t", "⇥") if isinstance(value, str) else value
 
 
 def _setting(
@@ -214,6 +201,8 @@ def _setting(
                 f"{config['threshold']:g}; where none does, the largest tried.",
             )
         )
+    if not chosen:
+        return Section(id="setting", title="What was compared", tables=tuple(tables))
     tables.append(
         Table(
             title="How well each null matches",

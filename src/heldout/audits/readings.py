@@ -59,7 +59,7 @@ def class_direction(
             if batch.targets is None:
                 raise SplitError(f"reading {reading.name!r}: split {split.name!r} has no targets to tell classes by")
             value = tap(batch)[site]
-            rows = to_rows(value, resolve_view(site, module_at(network, site), value), site)
+            rows = to_rows(value, resolve_view(site, module_at(network, site), value, network), site)
             labels = batch.targets.reshape(*batch.targets.shape, *[1] * (rows.ndim - 1 - batch.targets.ndim))
             try:
                 labels = labels.expand(rows.shape[:-1])

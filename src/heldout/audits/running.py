@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from heldout.audits.spec import Spec, read_spec
-from heldout.audits.steps import steps
+from heldout.audits.steps import slug, steps
 from heldout.errors import HeldoutError
 from heldout.runs import Run, execute
 from heldout.runs._json import digest
@@ -68,9 +68,7 @@ def run_audit(
 
 def directory_name(spec: Spec, settings: Sequence[dict[str, Any]]) -> str:
     """``audit-NAME-1a2b3c4d``: the same for the same spec and the same files behind it, wherever they lie."""
-    named = [{k: v for k, v in s.items() if k != "folder"} for s in settings]
-    slug = "".join(c if c.isalnum() or c in "._-" else "_" for c in spec.name)
-    return f"audit-{slug}-{digest(named)[:8]}"
+    return f"audit-{slug(spec.name)}-{digest(list(settings))[:8]}"
 
 
 def _finished(out: Path) -> int:

@@ -1,4 +1,4 @@
-"""What a spec refers to: paths, the code that it names, and the hashes by which a change of either is seen."""
+"""What a spec refers to: paths, the code that it names, and the fingerprints by which a change of either is seen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from heldout.audits.spec import Made, Network, Part
+from heldout.audits.spec import Part
 from heldout.errors import ConfigError, choices
 
 CODE = ("from", "function")  # fields that name code
@@ -22,36 +22,44 @@ def resolve(folder: Path, given: str, *, field: str) -> Path:
     return path
 
 
-def digests(part: Part | None, folder: Path) -> dict[str, str]:
-    """SHA-256 of every file, directory and module of the folder that a part of a spec names, by how it names it.
-
-    Of code, the modules of the spec's folder count (those beside it, and the package that is named); installed packages
-    do not.
-    """
-    found: dict[str, str] = {}
-
-    def visit(value: Any, key: str) -> None:
-        if isinstance(value, dict):
-            for k, v in value.items():
-                visit(v, k)
-        elif isinstance(value, list):
-            for v in value:
-                visit(v, key)
-        elif isinstance(value, str) and key in CODE:
-            found[value] = _code(value, folder)
-        elif isinstance(value, str) and key in FILES:
-            found[value] = _hash(folder / Path(value).expanduser())
-
-    if part is not None:
-        visit(part.model_dump(mode="json", by_alias=True), "")
+def plain(part: Part) -> dict[str, Any]:
+    """A part of a spec as it would be written."""
+    found: dict[str, Any] = part.model_dump(mode="json", by_alias=True)
     return found
 
 
-def source_names(network: Network | Made) -> list[str]:
-    """How a network's runs are called in tables: their files, or what makes them."""
-    if isinstance(network, Made):
-        return [network.weights or network.from_]
-    return [s or str(network.from_) for s in network.sources]
+def fingerprint(part: Part | None, folder: Path) -> Any:
+    """A part of a spec by content: `plain`, with a SHA-256 in place of every path, and one behind the name of all code.
+
+    It is the same wherever the folder lies and whatever its files are called. Of code, the modules of the spec's folder
+    count (those beside it, and the package that is named); installed packages do not. Among `arguments` every text that
+    names a file counts as one; what a directory there holds is not looked at.
+    """
+
+    def visit(value: Any, key: str, *, argument: bool) -> Any:
+        if isinstance(value, dict):
+            return {k: visit(v, k, argument=argument or key == "arguments") for k, v in value.items()}
+        if isinstance(value, list):
+            return [visit(v, key, argument=argument) for v in value]
+        if not isinstance(value, str):
+            return value
+        if key in CODE and not argument:
+            return f"{value} {_code(value, folder)}"
+        if key in FILES or argument:
+            return _content(value, folder, directories=not argument)
+        return value
+
+    return None if part is None else visit(plain(part), "", argument=False)
+
+
+def _content(given: str, folder: Path, *, directories: bool) -> str:
+    """The hash of what a path leads to, with its suffix, by which it is read; the text itself where nothing is there."""
+    try:
+        path = folder / Path(given).expanduser()
+        found = _hash(path) if directories or path.is_file() else ""
+    except (OSError, RuntimeError, ValueError):  # no path at all
+        found = ""
+    return f"{path.suffix} {found}" if found else given
 
 
 def _code(target: str, folder: Path) -> str:

@@ -69,6 +69,11 @@ class Network(Part):
         given = self.huggingface if self.huggingface is not None else self.weights
         return (given,) if given is None or isinstance(given, str) else given
 
+    def of_run(self, run: int) -> Network:
+        """The same network with the weights of one training run alone."""
+        field = "weights" if self.huggingface is None else "huggingface"
+        return self.model_copy(update={field: self.sources[run]})
+
 
 class SplitSpec(Part):
     """A split and where its items come from: a function, or columns of a file.
@@ -116,6 +121,8 @@ class SplitSpec(Part):
                 raise ValueError(f"{given[0]} belongs to file; a function returns it")
         if self.file is not None and self.arguments:
             raise ValueError("arguments belong to function")
+        if (self.mask_argument or self.padding_argument) and not isinstance(self.inputs, Mapping):
+            raise ValueError("the mask is given by keyword, so inputs must be too; write inputs: {argument: column}")
         return self
 
 
@@ -234,6 +241,29 @@ class Decode(Part):
         return self
 
 
+class Rule(Part):
+    """The rule behind a network's answers to arithmetic is looked for (`heldout.discover_rule`), split by split.
+
+    - `function`: ``package.module:function``, called as function(network, batch) for each batch of a split; it returns
+      (a, b, answers), one of each for each item: whole numbers, or text.
+    - `operation`, with `modulus` for the modular ones: what is asked for; `base` that of the numerals.
+    - `splits`: test splits; all of them where left out.
+    """
+
+    function: str
+    operation: Literal["add", "subtract", "multiply", "mod_add", "mod_multiply"] = "add"
+    modulus: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
+    base: Annotated[int, Field(ge=2, le=36)] = 10
+    splits: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _modular(self) -> Self:
+        if self.operation.startswith("mod_") != (self.modulus is not None):
+            wrong = "needs a modulus" if self.modulus is None else "takes no modulus; mod_add and mod_multiply do"
+            raise ValueError(f"{self.operation} {wrong}")
+        return self
+
+
 class Spec(Part):
     """A whole SPEC.yaml; see docs/audit.md.
 
@@ -241,6 +271,10 @@ class Spec(Part):
     - `reference`: the test split that gaps are measured from; ``id`` where there is one, else the first.
     - `select`: the split on which the smallest size that keeps `threshold` of the predictions is chosen, for each site
       and family. Without it, every size stands on its own, each with its null.
+    - `null_draws`: draws of equally damaging noise beside each edit that is looked at.
+    - `oracle`: also fit what is looked at (svd, pca, kmeans) on one half of each test split, and score the other half.
+    - `early_warning`: also ask how well reconstruction error, margin and distance tell where the edit disagrees.
+    - `rule`: also look for the rule behind the network's answers to arithmetic; it needs no sites and no readings.
     - `batch_size`: positions a batch (items, where items have one size). `worst`: rows of the table of disagreements.
     """
 
@@ -252,10 +286,13 @@ class Spec(Part):
     sites: tuple[str, ...] | dict[str, Families | None] = ()
     families: Families = Families()
     readings: tuple[AnyReading, ...] = ()
+    rule: Rule | None = None
     reference: str | None = None
     select: str | None = None
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
     null_draws: PositiveInt = 20
+    oracle: bool = True
+    early_warning: bool = True
     batch_size: PositiveInt = 256
     seed: NonNegativeInt = 0
     device: str = "auto"
@@ -278,8 +315,11 @@ class Spec(Part):
         fits = [n for n, s in self.splits.items() if s.role == "fit"]
         if len(fits) > 1:
             raise ValueError(f"splits: {', '.join(fits)} all have role 'fit'; one is fitted on")
-        if not self.site_families and not self.readings:
-            raise ValueError("nothing to test: give sites with families, or readings")
+        if not self.has_readings and self.rule is None:
+            raise ValueError("nothing to test: give sites with families, readings, or a rule")
+        for name in self.rule_splits:
+            if name not in tests:
+                raise ValueError(f"rule.splits: {name!r} is no test split; {choices(name, tests)}")
         for site, families in self.site_families.items():
             if not any((families.svd, families.pca, families.kmeans, families.haar, families.mean)):
                 raise ValueError(
@@ -291,9 +331,6 @@ class Spec(Part):
             raise ValueError(f"readings: the name {twice[0]!r} is used twice, or is a family's; give each its own")
         if self.needs_fit and not fits:
             raise ValueError("splits: none has role 'fit', and something is fitted; give one that is")
-        counts = {n: len(k.sources) for n, k in self.every_network.items()}
-        if len({*counts.values()}) > 1 and min(counts.values()) < 1:
-            raise ValueError("networks: each needs at least one run")
         return self
 
     @property
@@ -309,6 +346,16 @@ class Spec(Part):
         return dict.fromkeys(self.sites, self.families)
 
     @property
+    def has_readings(self) -> bool:
+        """Whether any site is replaced; a spec may ask for a rule alone."""
+        return bool(self.site_families or self.readings)
+
+    @property
+    def rule_splits(self) -> tuple[str, ...]:
+        """The splits on whose answers a rule is looked for."""
+        return () if self.rule is None else self.rule.splits or self.tests
+
+    @property
     def needs_fit(self) -> bool:
         """Whether anything is learned from the fit split."""
         fitted = [r for r in self.readings if isinstance(r, Circuit) and r.baseline != "zero"]
@@ -317,6 +364,16 @@ class Spec(Part):
     @property
     def fit_split(self) -> str:
         return next((n for n, s in self.splits.items() if s.role == "fit"), "")
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Split -> the line that says what it is."""
+        return {name: split.note for name, split in self.splits.items()}
+
+    @property
+    def scored(self) -> list[str]:
+        """The splits that every edit is scored on: the tests, and the one that sizes are chosen on."""
+        return [*self.tests, *([self.select] if self.select else [])]
 
     @property
     def tests(self) -> tuple[str, ...]:

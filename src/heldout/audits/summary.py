@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from heldout.analyses.damage import NULL
-from heldout.analyses.estimates import Column, Estimand, Floats, Scores, View, describe
-from heldout.analyses.summary import CURVE_DRAWS, explained
+from heldout.analyses.estimates import Estimand, Floats, Scores, View, describe
+from heldout.analyses.quantities import of_outputs
+from heldout.analyses.summary import CURVE_DRAWS, explained, gap_at_equal_margins
+from heldout.analyses.warning import WARNINGS, over_runs
 from heldout.audits.steps import read_parts
-from heldout.evidence import Cell, Estimate, write_estimates
+from heldout.audits.work import MARGIN_BINS, SEED_IT
+from heldout.errors import NetworkError
+from heldout.evidence import Cell, Estimate, read_estimates, write_estimates
 from heldout.runs import StepContext
 
-ESTIMATES, AUDITS, WORST = "estimates.parquet", "audits.json", "worst.json"
-RATIOS = {  # kind of scoring -> quantity -> metric that is averaged over predictions
-    "regression": {"mean_squared": "squared"},
-    "embedding": {"neighbour_agreement": "neighbours", "cosine": "cosine"},
-}
-OF_CLASSES = {"kl": "kl", "jsd": "jsd"}
+ESTIMATES, AUDITS, WORST, RULES = "estimates.parquet", "audits.json", "worst.json", "rules.json"
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,33 @@ class Looked:
     def at(self, view: View) -> dict[str, Any]:
         return {"edit": self.labels[view.seed], "site": self.site}
 
+    def oracle(self, view: View) -> dict[str, Any]:
+        return {"edit": f"{self.labels[view.seed]}-oracle", "site": self.site}
+
     def null(self, view: View) -> dict[str, Any]:
         return {"edit": f"{self.name}+{NULL}{self.labels[view.seed].removeprefix(self.name)}", "site": self.site}
 
 
 def write_summary(ctx: StepContext) -> None:
-    """Read every part of an audit and write `ESTIMATES`, `AUDITS` and `WORST`."""
+    """Read every part of an audit and write `ESTIMATES`, `AUDITS`, `WORST` and `RULES`."""
     s = ctx.settings
-    score = [p.parent for _, _, p in read_parts(ctx, "score", "agreement.json")]
-    null = [p.parent for _, _, p in read_parts(ctx, "null", "worst.json")]
-    scores = Scores.read([*score, *null])
+    found = {"score": "agreement.json", "null": "worst.json", "oracle": "oracle.json"}
+    scores = Scores.read(p.parent for kind, name in found.items() for _, _, p in read_parts(ctx, kind, name))
     chosen = {who: json.loads(p.read_text()) for who, _, p in read_parts(ctx, "match", "chosen.json")}
     identity = {who: json.loads(p.read_text()) for who, _, p in read_parts(ctx, "fit", "identity.json")}
-    rows = estimates(scores, _looked(chosen), kind=s["kind"], tests=s["tests"], scored=s["scored"], seed=s["seed"])
+    splits = json.loads((ctx.inputs["splits"] / "splits.json").read_text())
+    labelled = [x["name"] for x in splits if x["targets"] and s["kind"] != "embedding"]
+    audit = Audit(scores, s["kind"], s["tests"], s["scored"], labelled, s["seed"])
+    rows = audit.estimates(_looked(chosen))
+    rows += early_warnings([p for _, _, p in read_parts(ctx, "warn", WARNINGS)])
     write_estimates(ctx.out / ESTIMATES, rows)
-    audits = [{"network": n, "seed": r, "identity": identity[n, r], "chosen": chosen[n, r]} for n, r in identity]
+    oracles: dict[tuple[str, int], dict[str, str]] = {who: {} for who in identity}
+    for who, split, path in read_parts(ctx, "oracle", "oracle.json"):
+        oracles[who] |= {split: r} if (r := json.loads(path.read_text())["reason"]) else {}
+    audits = [
+        {"network": n, "seed": r, "identity": check, "chosen": chosen[n, r], "oracles_not_fitted": oracles[n, r]}
+        for (n, r), check in identity.items()
+    ]
     (ctx.out / AUDITS).write_text(json.dumps(audits))
     worst = [
         {"network": n, "seed": r, "split": split, **row}
@@ -59,93 +71,137 @@ def write_summary(ctx: StepContext) -> None:
         for row in json.loads(path.read_text())
     ]
     (ctx.out / WORST).write_text(json.dumps(worst))
-    splits = json.loads((ctx.inputs["splits"] / "splits.json").read_text())
+    (ctx.out / RULES).write_text(json.dumps(_rules(ctx)))
     (ctx.out / "splits.json").write_text(json.dumps(splits))
 
 
-def estimates(
-    scores: Scores, looked: Sequence[Looked], *, kind: str, tests: Sequence[str], scored: Sequence[str], seed: int
-) -> list[Estimate]:
-    """Every quantity of every network, edit and split, over all its runs.
+def _rules(ctx: StepContext) -> list[dict[str, Any]]:
+    """The record of every network, run and split whose answers a rule was looked for in, without the hypotheses that were
+    ruled out: `set` are those that were not, `best` the first of them, or the best of all where there is no relation.
 
-    Of every edit: ``same_prediction`` and the metrics of its kind of scoring. Of those looked at closely: ``chosen_same``,
-    accuracy (where there are targets), ``kappa``, and for each split but the reference ``gap`` with its null and
-    ``excess_gap``.
+    Raises `NetworkError` where a network came out otherwise on one split than on another.
     """
-    rng = np.random.default_rng(seed)
-    rows: list[Estimate] = []
-    for network in scores.networks():
-        subjects = [(network, s) for s in scores.seeds(network)]
-        for cell in _edits(scores, network):
-            for split in scored:
-                rows += _curve(scores, subjects, cell, split, kind, rng)
-        own = [k for k in looked if k.network == network]
-        for one in own:
-            for split in tests:
-                rows += _close(scores, subjects, one, split, tests[0], kind, rng)
-    return explained(rows)
+    rows: list[dict[str, Any]] = []
+    weights: dict[tuple[str, int], str] = {}
+    for (network, run), split, path in read_parts(ctx, "rule", "rule.json"):
+        record = json.loads(path.read_text())
+        if weights.setdefault((network, run), record["weights"]) != record["weights"]:
+            raise NetworkError(f"{network}, run {run}, had other weights on split {split!r} than before; {SEED_IT}")
+        hypotheses = record.pop("candidates")
+        left = [c for c in hypotheses if c["in_set"]]
+        best = next((c for c in left if c["rule"] == record["rule"]), hypotheses[0])
+        rows.append({"network": network, "seed": run, "split": split, **record, "set": left, "best": best})
+    return rows
 
 
-def _curve(
-    scores: Scores, subjects: Sequence[tuple[str, int]], cell: Cell, split: str, kind: str, rng: np.random.Generator
-) -> list[Estimate]:
-    o = cell.edit
-    at: dict[str, Any] = {"split": split, "edit": o.label, "site": o.site}
-    what = {"network": cell.network, "site": o.site, "split": split, "edit": o.name, "parameter": o.parameter}
-    metrics = {"same_prediction": "same", **RATIOS.get(kind, OF_CLASSES)}
-    wanted: list[tuple[Estimand, Mapping[str, Any]]] = [
-        (_ratio(metric, at), what | {"quantity": quantity}) for quantity, metric in metrics.items()
-    ]
-    if kind == "regression":
-        wanted.append(
-            (
-                lambda view: 1 - view.total("squared", **at) / view.total("spread", **at),
-                what | {"quantity": "r_squared"},
-            )
-        )
-    return describe(scores, subjects, wanted, rng=rng, draws=CURVE_DRAWS)
+@dataclass(frozen=True)
+class Audit:
+    """All scores of an audit, and what they are of: the kind of scoring, the test splits (the reference first), every
+    split that is scored, and those whose items have targets."""
+
+    scores: Scores
+    kind: str
+    tests: Sequence[str]
+    scored: Sequence[str]
+    labelled: Sequence[str]
+    seed: int
+
+    @property
+    def reference(self) -> str:
+        return self.tests[0]
+
+    def estimates(self, looked: Sequence[Looked]) -> list[Estimate]:
+        """Every quantity of every network, edit and split, over all its runs.
+
+        Of every edit: ``same_prediction`` and what its kind of scoring adds. Of those looked at closely: ``chosen_same``,
+        accuracies and ``kappa`` (where there are targets), and for each split but the reference ``gap`` with its null,
+        ``excess_gap``, ``gap_reweighted`` (where predictions have margins) and ``gap_oracle`` (where one was fitted).
+        """
+        rows: list[Estimate] = []
+        for network in self.scores.networks():
+            subjects = [(network, s) for s in self.scores.seeds(network)]
+            for cell in _edits(self.scores, network):
+                for split in self.scored:
+                    rows += self._curve(subjects, cell, split)
+            for one in (k for k in looked if k.network == network):
+                for split in self.tests:
+                    rows += self._close(subjects, one, split)
+        return explained(rows)
+
+    def _curve(self, subjects: Sequence[tuple[str, int]], cell: Cell, split: str) -> list[Estimate]:
+        o = cell.edit
+        what = {"network": cell.network, "site": o.site, "split": split, "edit": o.name, "parameter": o.parameter}
+        found = of_outputs(self.kind, split=split, edit=o.label, site=o.site)
+        wanted = [(estimand, what | {"quantity": quantity}) for quantity, estimand in found.items()]
+        rng = self._rng(cell.network, o.site, o.label, split)
+        return describe(self.scores, subjects, wanted, rng=rng, draws=CURVE_DRAWS)
+
+    def _close(self, subjects: Sequence[tuple[str, int]], one: Looked, split: str) -> list[Estimate]:
+        """All that is said about an edit that is looked at closely, on one split."""
+        what: dict[str, Any] = {"network": one.network, "site": one.site, "edit": one.name, "split": split}
+        what["parameter"] = one.parameter
+        reference = self.reference
+
+        def of(metric: str) -> Estimand:
+            return lambda view: view.ratio(metric, split=split, **one.at(view))
+
+        def gap(view: View) -> Floats:
+            return view.gap(reference=reference, split=split, **one.at(view))
+
+        def null(view: View) -> Floats:
+            return view.gap(reference=reference, split=split, **one.null(view))
+
+        def reweighted(view: View) -> Floats:
+            return gap_at_equal_margins(view, split=split, reference=reference, bins=MARGIN_BINS, **one.at(view))
+
+        def oracle(view: View) -> Floats:
+            there = view.ratio("same", split=split, **one.oracle(view))
+            return view.ratio("same", split=reference, **one.at(view)) - there
+
+        wanted: list[tuple[Estimand, Mapping[str, Any]]] = [(of("same"), what | {"quantity": "chosen_same"})]
+        if split in self.labelled:
+            wanted += [
+                (of("proxy_correct"), what | {"quantity": "accuracy_proxy"}),
+                (of("net_correct"), what | {"quantity": "accuracy_network"}),
+                (lambda view: view.kappa(split=split, **one.at(view)), what | {"quantity": "kappa"}),
+            ]
+        if split != reference:
+            what["reference"] = reference
+            points = [View(n, r, lambda c: np.array([self.scores.sums(c)[1].sum()])) for n, r in subjects]
+            beside = float(np.mean([null(view) for view in points]))
+            wanted += [
+                (gap, what | {"quantity": "gap", "null": beside}),
+                (lambda view: gap(view) - null(view), what | {"quantity": "excess_gap"}),
+            ]
+            if self.kind != "regression":  # numbers have no margin
+                wanted.append((reweighted, what | {"quantity": "gap_reweighted"}))
+            if all(self.scores.has(*who, split, f"{one.labels[who[1]]}-oracle", one.site) for who in subjects):
+                wanted.append((oracle, what | {"quantity": "gap_oracle", "oracle": True}))
+        rng = self._rng(one.network, one.site, one.name, f"{one.parameter}", split)
+        return describe(self.scores, subjects, wanted, rng=rng)
+
+    def _rng(self, *names: str) -> np.random.Generator:
+        """One stream for each estimate, so that what is added elsewhere moves no interval."""
+        return np.random.default_rng([self.seed, *"\0".join(names).encode()])
 
 
-def _close(
-    scores: Scores,
-    subjects: Sequence[tuple[str, int]],
-    one: Looked,
-    split: str,
-    reference: str,
-    kind: str,
-    rng: np.random.Generator,
-) -> list[Estimate]:
-    """All that is said about an edit that is looked at closely, on one split."""
-    what: dict[str, Any] = {"network": one.network, "site": one.site, "edit": one.name, "split": split}
-    what["parameter"] = one.parameter
-
-    def of(metric: str) -> Estimand:
-        return lambda view: view.ratio(metric, split=split, **one.at(view))
-
-    wanted: list[tuple[Estimand, Mapping[str, Any]]] = [(of("same"), what | {"quantity": "chosen_same"})]
-    if _has_targets(scores, one, split, kind):
-        wanted += [
-            (of("proxy_correct"), what | {"quantity": "accuracy_proxy"}),
-            (of("net_correct"), what | {"quantity": "accuracy_network"}),
-            (lambda view: view.kappa(split=split, **one.at(view)), what | {"quantity": "kappa"}),
-        ]
-    if split == reference:
-        return describe(scores, subjects, wanted, rng=rng)
-    what["reference"] = reference
-
-    def gap(view: View) -> Floats:
-        return view.gap(reference=reference, split=split, **one.at(view))
-
-    def null(view: View) -> Floats:
-        return view.gap(reference=reference, split=split, **one.null(view))
-
-    points = [View(n, r, lambda c: np.array([scores.sums(c)[1].sum()])) for n, r in subjects]
-    beside = float(np.mean([null(view) for view in points]))
-    wanted += [
-        (gap, what | {"quantity": "gap", "null": beside}),
-        (lambda view: gap(view) - null(view), what | {"quantity": "excess_gap"}),
-    ]
-    return describe(scores, subjects, wanted, rng=rng)
+def early_warnings(paths: Sequence[Path]) -> list[Estimate]:
+    """Every AUROC over all runs: quantity ``auroc: SCORE``, by network, site, edit and split; and by size, unless each run
+    has one of its own by the rank rule."""
+    groups: dict[tuple[str, ...], list[Estimate]] = {}
+    for row in read_estimates(paths).to_dict("records") if paths else ():
+        size = None if row["parameter"] != row["parameter"] else row["parameter"]
+        one = Estimate(**{**row, "parameter": size, "seed": int(row["seed"])})
+        groups.setdefault((one.quantity, one.network, one.site, one.edit, one.split), []).append(one)
+    found = []
+    for rows in groups.values():
+        if len({e.seed for e in rows}) == len(rows):
+            found.append(over_runs(rows))
+        else:
+            found += [
+                over_runs([e for e in rows if e.parameter == size]) for size in dict.fromkeys(e.parameter for e in rows)
+            ]
+    return found
 
 
 def _looked(chosen: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]) -> list[Looked]:
@@ -166,18 +222,5 @@ def _looked(chosen: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]) -> li
 def _edits(scores: Scores, network: str) -> list[Cell]:
     """One cell of each edit of a network that is no null."""
     cells = {(c.edit.site, c.edit.label): c for c in reversed(scores.cells) if c.network == network}
-    kept = [c for c in cells.values() if not c.edit.name.endswith(f"+{NULL}")]
+    kept = [c for c in cells.values() if not c.edit.oracle and not c.edit.name.endswith(f"+{NULL}")]
     return sorted(kept, key=lambda c: (c.edit.site, c.edit.name, c.edit.parameter or 0.0))
-
-
-def _has_targets(scores: Scores, one: Looked, split: str, kind: str) -> bool:
-    """Whether there are targets on a split: without them every loss is zero, and embeddings have none."""
-    if kind == "embedding":
-        return False
-    run, edit = next(iter(one.labels.items()))
-    _, losses = scores.sums(Column(one.network, run, split, edit, one.site, "net_loss", None, None))
-    return bool(losses.any())
-
-
-def _ratio(metric: str, at: Mapping[str, Any]) -> Estimand:
-    return lambda view: view.ratio(metric, **at)

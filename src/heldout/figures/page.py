@@ -30,12 +30,15 @@ class IdentityCheck:
 
 @dataclass(frozen=True)
 class Table:
-    """A small table: `rows` hold one entry for each of `columns`; `caption` says units, n and what an interval is."""
+    """A small table: `rows` hold one entry for each of `columns`; `caption` says units, n and what an interval is.
+
+    A `folded` one shows its title, and opens when that is clicked."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     caption: str
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Page:
 
     - `question`: one sentence that the study answers.
     - `summary`: plain sentences made from the evidence by the study.
+    - `identity`: every check that an edit which changes nothing changes nothing; `edited` is False where no network was
+      edited, so that there is nothing to check.
     - `sections`: in the order shown; the first holds the gap figure.
     - `manifest`: config, versions, device, seeds, wall times, hashes; nested mappings are shown with dotted names.
     - `warnings`: what a reader must know before the first number (the evidence predates the source; a smoke preset).
@@ -68,3 +73,4 @@ class Page:
     sections: tuple[Section, ...] = ()
     manifest: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    edited: bool = True

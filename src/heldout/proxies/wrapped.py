@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -45,7 +47,10 @@ class Estimator:
 
 
 class Autoencoder:
-    """An encoder and a decoder that are trained already (a sparse autoencoder, say); `fit` learns nothing."""
+    """An encoder and a decoder that are trained already (a sparse autoencoder, say); `fit` learns nothing.
+
+    Both run in ``eval()`` mode, and have their training flags back afterwards.
+    """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         self.encoder, self.decoder = encoder, decoder
@@ -55,8 +60,22 @@ class Autoencoder:
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        new = self.decoder(self.encoder(x))
+        with _evaluating(self.encoder), _evaluating(self.decoder):
+            new = self.decoder(self.encoder(x))
         if not isinstance(new, Tensor) or new.shape != x.shape:
             got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise ProxyError(f"the decoder returned {got} for activations of shape {tuple(x.shape)}; shapes must agree")
         return new.to(x.dtype)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Dropout off and normalisation by what was learned, until the context closes."""
+    training = [m for m in module.modules() if m.training]
+    for m in training:
+        m.training = False
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True

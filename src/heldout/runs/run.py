@@ -126,6 +126,7 @@ def _job(step: Step, keys: Mapping[str, str], depot: Store, device: str, *, repl
         function=step.function_name,
         version=step.version,
         settings=dict(step.settings),
+        places=dict(step.places),
         inputs={local: keys[source] for local, source in step.inputs.items()},
         key=keys[step.name],
         store=str(depot.root),

@@ -84,7 +84,9 @@ class Step:
 
     `name` is unique in a study. `function` stands at the top level of an importable module: a worker imports it anew.
     `settings` are exactly the fields that it reads (JSON values). `inputs` maps the names that the function uses to
-    names of other steps. `version` is raised when the function's results change. Raises ConfigError.
+    names of other steps. `version` is raised when the function's results change. `places` are further settings that say
+    where something lies and not what it is (a folder of the user's): they stand beside `settings` for the function, but
+    not in the key, so what lies there must, by a fingerprint of its content. Raises ConfigError.
     """
 
     name: str
@@ -92,12 +94,17 @@ class Step:
     settings: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
+    places: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ConfigError(f"step name {self.name!r} is not accepted; use letters, digits, '.', '_' and '-'")
         settings = plain(self.settings, f"settings of step {self.name!r}")
+        places = plain(self.places, f"places of step {self.name!r}")
+        if both := sorted(settings.keys() & places.keys()):
+            raise ConfigError(f"step {self.name!r} has {both[0]!r} among its settings and its places; leave one out")
         object.__setattr__(self, "settings", MappingProxyType(settings))
+        object.__setattr__(self, "places", MappingProxyType(places))
         object.__setattr__(self, "inputs", MappingProxyType(dict(self.inputs)))
         try:
             found = resolve(self.function_name) if inspect.isfunction(self.function) else None

@@ -26,6 +26,7 @@ class Job(TypedDict):
     function: str
     version: int
     settings: dict[str, Any]
+    places: dict[str, Any]
     inputs: dict[str, str]  # local name -> key
     key: str
     store: str
@@ -58,7 +59,7 @@ def perform(job: Job) -> dict[str, Any]:
 def _perform(job: Job, store: Store, temporary: Path) -> dict[str, Any]:
     out = temporary / "out"
     inputs = {local: store.path(key) for local, key in job["inputs"].items()}
-    context = StepContext(job["name"], job["settings"], inputs, out=out, device=job["device"])
+    context = StepContext(job["name"], job["settings"] | job["places"], inputs, out=out, device=job["device"])
     contents = {local: store.content(key) for local, key in job["inputs"].items()}
     started = time.perf_counter()
     resolve(job["function"])(context)

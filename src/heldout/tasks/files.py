@@ -22,6 +22,7 @@ from torch import Tensor
 from heldout.errors import SplitError, choices
 from heldout.tasks.base import Batch, Items, Role, Split
 from heldout.tasks.make import split
+from heldout.tasks.ragged import Flat, real_positions
 
 Inputs = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 PICKLED = (".pkl", ".pickle", ".bin", ".pt", ".pth", ".joblib", ".npy", ".npz")
@@ -103,9 +104,9 @@ class Padded:
         every = {**named, **{k: v for k, v in self.parts.items() if v is not None}, **self.strata}
         ragged = {k: v for k, v in every.items() if _ragged(v)}
         first, longest = next(iter(ragged.items()))
-        self._lengths = np.array([len(x) for x in longest], dtype=np.int64)
+        self._lengths = _sizes(longest)
         for label, values in ragged.items():
-            other = np.array([len(x) for x in values], dtype=np.int64)
+            other = _sizes(values)
             if not np.array_equal(other, self._lengths):
                 at = int(np.flatnonzero(other != self._lengths)[0])
                 raise SplitError(
@@ -114,6 +115,8 @@ class Padded:
                 )
         if len(self._lengths) and self._lengths.min() < 1:
             raise SplitError(f"{where}: item {int(self._lengths.argmin())} of {first!r} is empty")
+        offsets = np.concatenate([[0], np.cumsum(self._lengths)])
+        self._flat = {id(v): Flat(np.concatenate(v), offsets) for v in ragged.values()}
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -124,16 +127,14 @@ class Padded:
 
     def take(self, index: np.ndarray) -> Batch:
         index = np.asarray(index, dtype=np.int64)
-        longest = int(self._lengths[index].max())
-        real = torch.from_numpy(np.arange(longest) < self._lengths[index][:, None])
+        real = real_positions(self._lengths[index])
 
         def pick(values: Any, fill: Any) -> Any:
             if values is None:
                 return None
             if not _ragged(values):
                 return torch.as_tensor(values)[torch.from_numpy(index)]
-            rows = [torch.as_tensor(np.asarray(values[i])) for i in index]
-            return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
+            return self._flat[id(values)].padded(index, fill)
 
         mask, scored = pick(self.parts["mask"], 0), pick(self.parts["scored"], 0)
         inputs = self.inputs
@@ -185,49 +186,6 @@ class WithMask:
         if self.padding_argument:
             inputs[self.padding_argument] = ~mask
         return replace(batch, inputs=inputs)
-
-
-class NextToken:
-    """Items whose target at each position is the token at the next one; the last position of each is not scored.
-
-    A `scored` mark of the items stands on the token that is to be predicted. Tokens are the input of whole numbers:
-    ``input_ids`` where there is one of that name, else the first.
-    """
-
-    def __init__(self, items: Items) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return self.items.lengths
-
-    def take(self, index: np.ndarray) -> Batch:
-        batch = self.items.take(index)
-        tokens = tokens_of(batch)
-        real = torch.ones_like(tokens, dtype=torch.bool) if batch.mask is None else batch.mask
-        wanted = real if batch.scored is None else real & batch.scored
-        nothing = torch.zeros_like(real[:, :1])
-        follows = torch.cat([wanted[:, 1:], nothing], dim=1)
-        targets = torch.cat([tokens[:, 1:], torch.zeros_like(tokens[:, :1])], dim=1)
-        return replace(batch, targets=targets, scored=real & follows)
-
-
-def tokens_of(batch: Batch) -> Tensor:
-    """(B, T) the batch's token ids. Raises `SplitError` where no input is of that kind."""
-    args, kwargs = batch.arguments()
-    named = {**{str(i): x for i, x in enumerate(args)}, **kwargs}
-    whole = {
-        k: x
-        for k, x in named.items()
-        if isinstance(x, Tensor) and x.ndim == 2 and x.dtype in (torch.int64, torch.int32)
-    }
-    if not whole:
-        held = ", ".join(f"{k} {tuple(x.shape)} {x.dtype}" for k, x in named.items() if isinstance(x, Tensor))
-        raise SplitError(f"next-token scoring needs inputs of token ids, whole numbers (B, T); got {held}")
-    return whole["input_ids"] if "input_ids" in whole else next(iter(whole.values()))
 
 
 def unit_numbers(labels: Any) -> np.ndarray:
@@ -310,6 +268,11 @@ def _as_bool(values: Any, where: str) -> Any:
     if not bool(((tensor == 0) | (tensor == 1)).all()):
         raise SplitError(f"{where} holds other values than 0 and 1 (or False and True)")
     return tensor.bool()
+
+
+def _sizes(values: Sequence[np.ndarray]) -> np.ndarray:
+    """(N,) the number of positions of each item."""
+    return np.array([len(x) for x in values], dtype=np.int64)
 
 
 def _ragged(values: Any) -> bool:
