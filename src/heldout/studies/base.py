@@ -32,6 +32,10 @@ STUDIES = {
     "digits": ("heldout.studies.digits:STUDY", "an MLP and a CNN on handwritten digits: the audit itself, in a minute"),
     "code": ("heldout.studies.code:STUDY", "decoders of source code: simplified, on new packages and new languages"),
     "dyck": ("heldout.studies.dyck:STUDY", "a transformer on nested brackets: simplified, on unseen depths"),
+    "features": (
+        "heldout.studies.features:STUDY",
+        "MLPs that compute several Boolean features equally well: which are represented loudly, which quietly",
+    ),
 }
 
 

@@ -9,6 +9,7 @@ TASKS = {
     "dyck": "well-nested brackets of k types, at most m deep; unseen structures and unseen depths",
     "code": "source code by character: installed Python and other languages, CodeSearchNet, or a folder of yours",
     "digits": "scikit-learn's handwritten digits, changed in four ways, and classes left out of the fit",
+    "features": "Boolean features of graded complexity, rare or predictive as asked; balanced, independent fresh rows",
 }
 PROXIES = {
     "svd": "projection on the directions of largest second moment",
