@@ -182,7 +182,7 @@ class _Here:
         ]
         return heatmap(
             parts,
-            rows=[_read(s) for s in splits],
+            rows=[_read(s).removesuffix(" digits") for s in splits],
             columns=[_place(i) for i in range(width)],
             id=f"digits-{name}",
             title=f"{name}: digit by digit",
