@@ -177,7 +177,8 @@ def _report(path: Path, *, claims: bool) -> None:
     page, target = render_run(path)
     if claims:
         for j in page.judgements:
-            where = f"{j.value:+.3f} [{j.low:+.3f}, {j.high:+.3f}]" if j.seeds else ""
+            where = f"{j.value:+.3f}" if j.seeds else ""
+            where += f" [{j.low:+.3f}, {j.high:+.3f}]" if j.seeds > 1 else ""
             typer.echo(f"{j.id:<4} {j.verdict:<13} {where:<26} {j.title}")
             if j.reason:
                 typer.echo(f"     {j.reason}")

@@ -309,7 +309,7 @@ STUDY = Study(
         },
         "demo": {
             "seeds": 1,
-            "training_steps": 1_200,
+            "training_steps": 1_000,
             "windows": 32,
             "units": 16,
             "ranks": (8, 16, 24, 28),
