@@ -46,7 +46,7 @@ def train_network(ctx: StepContext) -> None:
                 found[f"{name}/{what}"] = float(np.mean(exactly(net, sequences(task, pairs, answers), ctx.device)))
         return found
 
-    settings = train_settings(kind, kind.steps, s["seed"], evaluate_every=max(1, kind.steps // POINTS))
+    settings = train_settings(kind, kind.steps, s["seed"], evaluate_every=max(15, kind.steps // POINTS))
     history = train(
         network,
         shuffled(at_scored(task.splits["train"], keep=()), s["batch"], seed=s["seed"]),
