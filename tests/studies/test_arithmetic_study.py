@@ -25,11 +25,12 @@ from heldout.studies.arithmetic_answers import SHUFFLED, TRAINED, UNTRAINED, mea
 from heldout.studies.arithmetic_inside import Place
 from heldout.studies.arithmetic_judge import answer_tests, theory_tests
 from heldout.studies.arithmetic_repair import batches, long_examples
-from heldout.studies.arithmetic_train import answers_of, by_rule, exactly, low_parts, sequences, task_of, truth
+from heldout.studies.arithmetic_train import answers_of, by_rule, exactly, low_parts, sequences, settled, task_of, truth
 from heldout.studies.base import SMOKE, find_study
 from heldout.studies.judging import Judging
 from heldout.studies.running import run_study
 from heldout.tasks.arithmetic import numerals
+from heldout.training.history import History
 
 STUDY = find_study("arithmetic")
 SMALL = ArithmeticConfig(test_pairs=300, train_pairs=500, fit_pairs=100, modular_test_pairs=300)
@@ -64,7 +65,8 @@ class Adder(nn.Module):
         ({"fit_pairs": 20_000}, "fit_pairs must be at most train_pairs"),
         ({"repair_examples": [50, 10]}, "repair_examples must ascend"),
         ({"repair_examples": []}, "repair_examples: Tuple should have at least 1 item"),
-        ({"moduli": [1]}, "moduli.0: Input should be greater than or equal to 2"),
+        ({"moduli": [[1, 2]]}, "moduli.0.0: Input should be greater than or equal to 2"),
+        ({"moduli": [[5, 2], [5, 3]]}, "moduli must differ"),
         ({"size": "nona"}, "size: Input should be 'nano', 'micro' or 'mini'"),
         ({"repair_laws": ["at_least"]}, "repair_laws.0: Input should be 'at_most' or 'exactly'"),
         ({"digit": 3}, "unknown field 'digit'; nearest: digits"),
@@ -94,6 +96,20 @@ def test_one_pass_tells_what_greedy_decoding_answers() -> None:
     forced = exactly(network, sequences(task, pairs, given), "cpu")
     np.testing.assert_array_equal(forced, answers_of(network, task, pairs).matches(given))
     assert 0.1 < 1 - forced.mean() < 0.4
+
+
+def test_training_ends_when_what_was_set_aside_has_been_right_for_long_enough() -> None:
+    until = settled(200)
+    assert until is not None
+    history = History()
+    for step, right in ((100, 0.5), (200, 0.9995), (300, 0.98), (399, 1.0)):
+        history.add(step, {"id_select/truth": right, "id/truth": 1.0})
+        assert not until(history)
+    history.add(400, {"id_select/truth": 0.7})
+    assert until(history)
+    assert settled(None) is None
+    assert [kind.settled for kind in SMALL.networks()] == [2000, 2000, None, 2000, 2000]
+    assert [kind.settled for kind in ArithmeticConfig(modular_schedule="cosine").modular()] == [None, None]
 
 
 def _judged(networks: list[nn.Module], kind: Trained, numbers: tuple[str, ...]) -> dict[str, Judgement]:
@@ -169,7 +185,7 @@ def test_places_know_what_probes_are_asked_for() -> None:
 
 def test_long_examples_have_low_parts_that_no_test_pair_has() -> None:
     task = task_of(SUM)
-    long = long_examples(task, 100, seed=0)
+    long = long_examples(task, 100, seed=0).split
     batch = long.items.take(np.arange(100))
     tokens = batch.inputs
     assert (tokens[:, 1] > 0).all()  # four digits in five places
@@ -185,7 +201,7 @@ def test_long_examples_have_low_parts_that_no_test_pair_has() -> None:
 
 def test_batches_of_a_repair_hold_what_its_weights_say() -> None:
     task = task_of(SUM)
-    short, long = task.splits["train"], long_examples(task, 50, seed=0)
+    short, long = task.splits["train"], long_examples(task, 50, seed=0).split
     chosen = examples("priming", 50, short=len(short), long=50, seed=0, share=0.5)
     draw = batches(short, long, chosen, 64, seed=0)
     shares = [float((draw(step).inputs["tokens"][:, [1, 6]] > 0).any(dim=1).float().mean()) for step in range(40)]

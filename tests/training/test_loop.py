@@ -161,6 +161,36 @@ def test_interrupted_and_resumed_is_bit_identical(tmp_path: Path, stop: int) -> 
     assert history == expected
 
 
+def test_until_ends_training_after_its_row_whether_resumed_or_not(tmp_path: Path) -> None:
+    def until(history: History) -> bool:
+        asked.append(history.rows[-1][0])
+        return asked[-1] >= 20
+
+    asked: list[int] = []
+    constant = replace(SETTINGS, schedule="constant")
+    whole, short = initialised(Noisy, 0), initialised(Noisy, 0)
+    history = run(whole, constant, evaluate=accuracy, until=until)
+    assert asked == [7, 14, 21]
+    assert [step for step, _ in history] == [0, 7, 14, 21]
+    assert not whole.training
+    run(short, replace(constant, steps=21), evaluate=accuracy)
+    assert identical(whole, short)
+
+    path, batches = tmp_path / "state.safetensors", shuffled(blobs(), 16, seed=SETTINGS.seed)
+
+    def failing(step: int) -> Batch:
+        if step == 19:
+            raise KeyboardInterrupt
+        return batches(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(initialised(Noisy, 0), constant, batches=failing, evaluate=accuracy, checkpoint=path, until=until)
+    for _ in range(2):  # goes on to the end; then has ended
+        resumed = initialised(Noisy, 1)
+        assert run(resumed, constant, evaluate=accuracy, checkpoint=path, until=until) == history
+        assert identical(whole, resumed)
+
+
 def test_a_finished_run_is_read_back_without_training(tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
     whole, again = initialised(Noisy, 0), initialised(Noisy, 1)

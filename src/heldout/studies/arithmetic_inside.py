@@ -18,9 +18,16 @@ from heldout.analyses.equivalence.answers import add_scores
 from heldout.analyses.equivalence.centroids import Centroids
 from heldout.analyses.equivalence.edited import score_edits
 from heldout.analyses.equivalence.passes import Sequences, activations, collect, forced
-from heldout.analyses.equivalence.representation import CONTROL, REPRESENTATIVE, distances, matched_control, same_class
+from heldout.analyses.equivalence.representation import (
+    CONTROL,
+    REPRESENTATIVE,
+    distance_ratio,
+    distances,
+    matched_control,
+    same_class,
+)
 from heldout.analyses.equivalence.spectrum import spectrum
-from heldout.analyses.equivalence.structure import ClassStructure, permuted_nearest, silhouettes
+from heldout.analyses.equivalence.structure import ClassStructure, permuted_hits, silhouettes
 from heldout.analyses.equivalence.swap import swap
 from heldout.analyses.equivalence.transfer import crossed_values, probe_origin, probe_values
 from heldout.analyses.tables import Folder
@@ -51,6 +58,7 @@ RANDOM, SCALED = (
 )  # each draw has cells of its own: a percentile is taken
 SAME_CLASS = "d_same_class"
 PERMUTED = 0.95  # percentile of the permuted labels that a structure is set against
+BESIDE = 5  # draws of random directions where no claim is judged
 LOOKED = 500  # items behind distances, silhouettes and swaps
 PLANE = 40  # operands along each side of the plane that is drawn
 PROBLEMS = ((349, 705), (128, 256))  # the paper's, whose high digits are then set
@@ -172,13 +180,9 @@ class _Inside:
     def _permuted(self, nearest: np.ndarray, place: Place) -> np.ndarray:
         """(N,) hits of that permutation of the labels which does as well as 95% of them."""
         labels = place.units.numpy()
-        rates = permuted_nearest(nearest, labels, draws=self.s["null_draws"], rng=self.rng)
-        wanted = np.sort(rates)[int(np.ceil(PERMUTED * len(rates))) - 1]
-        for _ in range(10_000):
-            hits = nearest == self.rng.permutation(labels)
-            if hits.mean() >= wanted:
-                return np.asarray(hits, dtype=np.float64)
-        raise AssertionError("a percentile of permutations is not reached by any")
+        draws = permuted_hits(nearest, labels, draws=self.s["null_draws"], rng=self.rng)
+        order = draws.mean(axis=1).argsort(kind="stable")
+        return np.asarray(draws[order[int(np.ceil(PERMUTED * len(draws))) - 1]], dtype=np.float64)
 
     # -- C4 -------------------------------------------------------------------------------------------------------
 
@@ -192,7 +196,7 @@ class _Inside:
             length = self.fit.sequences.fed
             edits = [own.edit(site, [self.last], length, Origin(REMOVED, site, "train"))]
             overlaps, ranks = [], []
-            for draw in range(self.s["random_draws"]):
+            for draw in range(self.s["random_draws"] if site == CLASS_SITE else min(BESIDE, self.s["random_draws"])):
                 control = random_equal_variance(moments, displaced, seed=draw)
                 overlaps.append(own.overlap(control))
                 ranks.append(control.rank)
@@ -203,7 +207,7 @@ class _Inside:
                 checked = score_edits(
                     self.networks["trained"],
                     place.sequences,
-                    edits,
+                    edits if split == "id" else edits[: 1 + 2 * BESIDE],  # one class removal, and pairs of controls
                     folder,
                     self._cell(split, edits[0].origin),
                     device=self.device,
@@ -261,12 +265,15 @@ class _Inside:
         )
         others = {REPRESENTATIVE: place.partner, CONTROL: control}
         others[SAME_CLASS] = place.sequences.tokens[same_class(place.facts["units"], rng=self.rng)]
+        classes = place.facts["units"]
         for who, network in self.networks.items():
             found = distances(network, place.sequences, others, self.sites, [self.last], device=self.device)
             for site, by in found.items():
-                near, far, apart = (float(by[name].mean()) for name in others)
-                ratio = {"ratio": near / far, "ratio_same_class": near / apart}
-                ratios.append({"network": who, "site": site, "distance": near} | ratio)
+                near, far, apart = (by[name][:, 0] for name in others)
+                ratio = {"ratio": distance_ratio(near, far, classes).value}
+                within = distance_ratio(near, apart, classes)
+                ratio |= {"ratio_same_class": within.value, "p_same_class": within.p}
+                ratios.append({"network": who, "site": site, "distance": float(near.mean())} | ratio)
         return {"spectrum": spectra, "distances": ratios}
 
     def _units_digit(self, tokens: Tensor) -> Tensor:

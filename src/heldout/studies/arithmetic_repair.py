@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,14 +14,17 @@ from heldout.analyses.tables import Folder
 from heldout.evidence import Cell, Origin
 from heldout.networks.transformer import Transformer
 from heldout.runs import StepContext
-from heldout.studies.arithmetic import METHODS, Trained, length_split
+from heldout.studies.arithmetic import METHODS, SCRATCH, Trained, length_split
 from heldout.studies.arithmetic_train import (
     answers_of,
     build_network,
     by_rule,
+    exactly,
     kind_of,
     labels_of,
     load_network,
+    sequences,
+    settled,
     task_of,
     train_settings,
     truth,
@@ -30,11 +33,13 @@ from heldout.tasks.arithmetic import Arithmetic, Pairs
 from heldout.tasks.arithmetic.splits import as_items
 from heldout.tasks.base import Batch, Split
 from heldout.tasks.ragged import at_scored
-from heldout.training.loop import train
+from heldout.training.loop import Evaluate, train
 from heldout.training.losses import cross_entropy
 from heldout.training.seeds import generator
 
 CURVES = "curves.json"
+OWN = "own/truth"
+LOOK = 250  # updates between two looks at whether a network's own examples are right
 
 
 def repair_network(ctx: StepContext) -> None:
@@ -46,21 +51,25 @@ def repair_network(ctx: StepContext) -> None:
     curves = []
     with Folder(ctx.out) as folder:
         for i, (method, k) in enumerate(runs):
-            chosen = examples(method, k, short=len(short), long=len(long), seed=s["seed"])  # type: ignore[arg-type]
+            chosen = examples(method, k, short=len(short), long=len(long.split), seed=s["seed"])  # type: ignore[arg-type]
             network = _start(s, task, chosen, ctx)
             steps = s[f"{method}_steps"]
 
             def report(done: int, total: int, loss: float, at: int = i, name: str = f"{method} {k}") -> None:
                 ctx.progress(at + done / total, len(runs), name)
 
+            scratch = method == SCRATCH
             history = train(
                 network,
-                batches(short, long, chosen, s["batch"], seed=s["seed"]),
+                batches(short, long.split, chosen, s["batch"], seed=s["seed"]),
                 cross_entropy,
-                settings=train_settings(kind, steps, s["seed"]),
+                settings=train_settings(kind, steps, s["seed"], evaluate_every=LOOK if scratch else None),
+                evaluate=own(task, long.pairs.take(chosen.long), ctx.device) if scratch else None,
                 progress=report,
+                # Alone with its few examples a network has learnt them long before `steps`.
+                until=settled(kind.settled, OWN) if scratch else None,
             )
-            curves.append({"method": method, "k": k, "loss": history.last("batch/loss")})
+            curves.append({"method": method, "k": k, "steps": history.rows[-1][0], "loss": history.last("batch/loss")})
             score(network, task, kind, s["seed"], method, k, folder)
     (ctx.out / CURVES).write_text(json.dumps(curves))
 
@@ -72,7 +81,20 @@ def _start(s: Mapping[str, Any], task: Arithmetic, chosen: Examples, ctx: StepCo
     return load_network(s, ctx.inputs["weights"], ctx.device)
 
 
-def long_examples(task: Arithmetic, count: int, seed: int) -> Split:
+def own(task: Arithmetic, pairs: Pairs, device: str) -> Evaluate:
+    """Exact match of a network on pairs that it is trained on."""
+    given = sequences(task, pairs, truth(task, pairs))
+    return lambda network: {OWN: float(exactly(network, given, device).mean())}
+
+
+class Longer(NamedTuple):
+    """Operands one digit longer than trained: the pairs, and the split that they make."""
+
+    pairs: Pairs
+    split: Split
+
+
+def long_examples(task: Arithmetic, count: int, seed: int) -> Longer:
     """Pairs of operands one digit longer than trained whose low parts training has seen; no test pair has those."""
     n, base = task.settings.digits, task.settings.base
     draw = generator(seed, "data", n + 1)
@@ -81,7 +103,7 @@ def long_examples(task: Arithmetic, count: int, seed: int) -> Split:
     for x in pairs:
         x[:, n] = draw.integers(1, base, size=count, dtype=np.uint8)
     items = as_items(task.layout.write(*pairs, task.answers(*pairs)), {})
-    return Split("longer", "fit", items, f"operands of exactly {n + 1} digits, low parts from train")
+    return Longer(pairs, Split("longer", "fit", items, f"operands of exactly {n + 1} digits, low parts from train"))
 
 
 def batches(short: Split, long: Split, chosen: Examples, size: int, *, seed: int) -> Callable[[int], Batch]:

@@ -17,19 +17,21 @@ from heldout.networks.decoding import greedy
 from heldout.networks.gpt import mingpt
 from heldout.networks.transformer import Transformer
 from heldout.runs import StepContext
-from heldout.studies.arithmetic import Trained, length_split
+from heldout.studies.arithmetic import SETTLED, Trained, length_split
 from heldout.tasks.arithmetic import Arithmetic, ArithmeticSettings, Cell, Pairs, numerals
 from heldout.tasks.arithmetic.numerals import Digits, Signed
 from heldout.tasks.ragged import at_scored
 from heldout.training.batching import shuffled
 from heldout.training.checkpoints import load_weights, save_weights
-from heldout.training.loop import train
+from heldout.training.history import History
+from heldout.training.loop import Until, train
 from heldout.training.losses import cross_entropy
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
 
 WATCHED = 500  # pairs a split behind the training curves
 POINTS = 24  # of a training curve
+ASIDE = "id_select"  # decides when training ends; no test pair is in it
 
 
 def train_network(ctx: StepContext) -> None:
@@ -37,7 +39,7 @@ def train_network(ctx: StepContext) -> None:
     s, kind = ctx.settings, kind_of(ctx.settings)
     task = task_of(kind)
     network = build_network(s, task, s["seed"]).to(ctx.device)
-    watched = {name: first_of(task, name) for name in ("id", *(length_split(pair) for pair in kind.longer[:1]))}
+    watched = {name: first_of(task, name) for name in (ASIDE, "id", *(length_split(pair) for pair in kind.longer[:1]))}
 
     def exact(net: nn.Module) -> dict[str, float]:
         found = {}
@@ -54,9 +56,23 @@ def train_network(ctx: StepContext) -> None:
         settings=settings,
         evaluate=exact,
         progress=lambda done, total, loss: ctx.progress(done, total, f"loss {loss:.3f}"),
+        until=settled(kind.settled),
     )
     save_weights(network, ctx.out / "weights.safetensors", {"kind": kind.name, "seed": s["seed"]})
     history.frame().to_parquet(ctx.out / "history.parquet", index=False)
+
+
+def settled(after: int | None, on: str = f"{ASIDE}/truth") -> Until | None:
+    """Whether it is `after` updates since what `on` names was first right; the spec's default for pairs set aside."""
+    if after is None:
+        return None
+    updates = after
+
+    def until(history: History) -> bool:
+        right = [step for step, value in history.curve(on) if value >= SETTLED]
+        return bool(right) and history.rows[-1][0] >= right[0] + updates
+
+    return until
 
 
 def train_settings(kind: Trained, steps: int, seed: int, **more: Any) -> TrainSettings:

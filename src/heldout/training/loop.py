@@ -32,6 +32,7 @@ from heldout.training.settings import TrainSettings
 Loss = Callable[[Any, Batch], Tensor]
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 Progress = Callable[[int, int, float], None]
+Until = Callable[[History], bool]
 
 _DEFERRED = 50  # losses looked at together on an accelerator, where looking at each would stall it
 
@@ -45,6 +46,7 @@ def train(
     checkpoint: Path | None = None,
     evaluate: Evaluate | None = None,
     progress: Progress | None = None,
+    until: Until | None = None,
 ) -> History:
     """Train `network` in place, on its own device, and return its curves; it is left in evaluation mode.
 
@@ -54,6 +56,8 @@ def train(
       goes on from it; made with other settings or for another network, it is refused with `CheckpointError`.
     - `evaluate`: network -> {"split/metric": value}, called in evaluation mode without gradients before the first
       update, every `settings.evaluate_every` updates and after the last.
+    - `until`: asked about the curves after every row that follows an update; where it says yes, training ends there. It
+      is to be a pure function of the curves, so that a resumed run ends where an uninterrupted one does.
     - `progress`: called with (updates made, steps, loss of the last batch) about ten times a second.
 
     Raises `NonFiniteError`, naming the update, where loss or weights become NaN or infinite; a checkpoint never holds
@@ -77,7 +81,8 @@ def train(
         if start == 0:
             record(history, 0, network, evaluate, {})
         network.train()
-        for step in range(start, settings.steps):
+        ended = until is not None and len(history) > 0 and history.rows[-1][0] > 0 and until(history)
+        for step in range(start, start if ended else settings.steps):
             seed_noise((noise + step) % 2**32)
             batch = batches(step) if on_cpu else batches(step).to(device)
             args, kwargs = batch.arguments()
@@ -106,8 +111,11 @@ def train(
             if row_due:
                 record(history, done, network, evaluate, {BATCH_LOSS: running.mean()})
                 network.train()
-            if save_due and checkpoint is not None:
+                last = last or (until is not None and until(history))
+            if checkpoint is not None and (save_due or last):
                 save_state(checkpoint, network, optimizer, settings, done, history, (running.total, running.count))
+            if last:
+                break
     network.eval()
     return history
 

@@ -86,14 +86,14 @@ def silhouettes(rows: Tensor, labels: Tensor) -> np.ndarray:
     return np.asarray(silhouette_samples(rows.double().cpu().numpy(), labels.cpu().numpy()), dtype=np.float64)
 
 
-def permuted_nearest(nearest: np.ndarray, labels: np.ndarray, *, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """(R,) share of rows in their own class's place after the labels are dealt out anew: the null of ``nearest``.
+def permuted_hits(nearest: np.ndarray, labels: np.ndarray, *, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(R, N) bool: whose row is in its own class's place after the labels are dealt out anew: the null of ``nearest``.
 
-    It keeps how many rows each place holds and how common each label is; `heldout.statistics.permutation.null_p` makes a
-    p-value of it, and its 95th percentile is what a structure claim is set against.
+    It keeps how many rows each place holds and how common each label is. The means of the draws make a p-value with
+    `heldout.statistics.permutation.null_p`; their 95th percentile is what a structure claim is set against.
     """
     if nearest.shape != labels.shape or draws < 1:
         raise ConfigError(
             f"one label a row and a draw at least are needed; got {nearest.shape}, {labels.shape}, {draws}"
         )
-    return np.array([(nearest == rng.permutation(labels)).mean() for _ in range(draws)])
+    return np.stack([nearest == rng.permutation(labels) for _ in range(draws)])
