@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from heldout.audits.features_page import feature_sentences, features_section
 from heldout.audits.rule_page import rule_section, rule_sentences
 from heldout.audits.sections import UNIT, disagreements, early_warning, most_telling, reasons
 from heldout.audits.steps import SUMMARY
-from heldout.audits.summary import AUDITS, ESTIMATES, RULES, WORST
+from heldout.audits.summary import AUDITS, ESTIMATES, FEATURES, LABELLED, RULES, WORST
 from heldout.evidence import read_estimates
 from heldout.figures import accuracy_figure, faithfulness_curves, gap_figure
 from heldout.figures.base import edit_name
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 READ = "Does what was read off this network still hold where it was not made?"
 ANSWERED = "Which rule do the answers of this network follow?"
+CARRIED = "Which labels do activations carry loudly, which quietly, and which matter?"
 SUMMED = 6  # readings that the summary names
 CURVES = {  # quantity -> title; drawn where the scoring has it
     "same_prediction": "Agreement against size",
@@ -42,8 +44,9 @@ def audit_page(run: Run) -> Page:
     """The page of a finished audit."""
     folder, config = run.output(SUMMARY), run.manifest["config"]
     estimates = read_estimates(folder / ESTIMATES)
-    names = (AUDITS, WORST, RULES, "splits.json")
-    audits, worst, rules, splits = (json.loads((folder / name).read_text()) for name in names)
+    names = (AUDITS, WORST, RULES, LABELLED, "splits.json")
+    audits, worst, rules, labelled, splits = (json.loads((folder / name).read_text()) for name in names)
+    figures = read_estimates(folder / FEATURES)
     reference = run.manifest["reference"]
     sections: list[Section | None] = []
     if audits:
@@ -54,15 +57,19 @@ def audit_page(run: Run) -> Page:
             early_warning(estimates, top),
             disagreements(worst, config["scoring"]["kind"], top),
         ]
-    sections += [rule_section(rules), _setting(splits, audits, config)]
+    sections += [rule_section(rules), features_section(figures, labelled), _setting(splits, audits, config)]
     return Page(
         title=config["name"],
-        question=READ if audits else ANSWERED,
-        summary=(*(_summary(estimates) if audits else ()), *rule_sentences(rules)),
+        question=READ if audits else ANSWERED if rules else CARRIED,
+        summary=(
+            *(_summary(estimates) if audits else ()),
+            *rule_sentences(rules),
+            *feature_sentences(figures, reference),
+        ),
         identity=tuple(_identity(a) for a in audits),
         sections=tuple(s for s in sections if s is not None),
         manifest=run.manifest,
-        warnings=_warnings(run, audits, {row["seed"] for row in [*audits, *rules]}),
+        warnings=_warnings(run, audits, {row["seed"] for row in [*audits, *rules, *labelled]}),
         edited=bool(audits),
     )
 

@@ -26,6 +26,8 @@ def describe_spec(path: Path) -> str:
     for step in steps(spec, folder):
         kinds[step.function.__name__] = kinds.get(step.function.__name__, 0) + 1
     lines += ["", "steps", *(f"  {n} x {kind}" for kind, n in kinds.items()), "", "splits"]
+    if spec.of_files:
+        return "\n".join([*lines, *_files(spec, folder)])
     splits = load_splits(spec.splits, folder, kind=spec.scoring.kind)
     for name, split in splits.items():
         lines.append(f"  {name:<18} {split.role:<7} {len(split):>9,} items  {split.note}".rstrip())
@@ -53,6 +55,20 @@ def describe_spec(path: Path) -> str:
             lines.append(f"  {row.site:<{width}}  {shape}  {row.module}{calls}")
     lines += ["", f"shapes are those of {len(batch)} items of {reference.name}"]
     return "\n".join(lines)
+
+
+def _files(spec: Spec, folder: Path) -> list[str]:
+    """The arrays and the columns of every split."""
+    from heldout.audits.labelled import read_arrays, read_table
+
+    lines = []
+    for name, split in spec.splits.items():
+        arrays, table = read_arrays(name, split, folder), read_table(name, split, folder)
+        rows = len(next(iter(table.values())))
+        lines += [f"  {name:<18} {split.role:<7} {rows:>9,} rows  {split.note}".rstrip()]
+        lines += [f"    {key}  {array.shape}" for key, array in arrays.items()]
+        lines += [f"    labels: {', '.join(table)}"]
+    return lines
 
 
 def _fields(spec: Spec) -> list[str]:

@@ -10,7 +10,7 @@ from heldout.audits.spec import Part
 from heldout.errors import ConfigError, choices
 
 CODE = ("from", "function")  # fields that name code
-FILES = ("file", "weights", "huggingface", "names", "tokenizer")
+FILES = ("file", "weights", "huggingface", "names", "tokenizer", "activations", "table")
 
 
 def resolve(folder: Path, given: str, *, field: str) -> Path:

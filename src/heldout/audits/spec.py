@@ -17,6 +17,7 @@ from heldout.errors import ConfigError, choices
 
 Sizes = tuple[PositiveInt, ...]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=60)]
+ACTIVATIONS = "activations"  # what rows from files are called where a network's name stands
 OneOrMore = str | tuple[str, ...]
 
 
@@ -80,6 +81,8 @@ class SplitSpec(Part):
 
     `function` (with `arguments`) returns a heldout Split, a mapping with the arguments of `heldout.split` (inputs,
     targets, mask, scored, units, keys, strata), or (inputs, targets). For `file` see `heldout.tasks.files.Columns`.
+    `activations` and `table` are files of rows that somebody has read off a network: arrays (n, D) by site, and the labels
+    of n rows; they serve `features` alone.
     """
 
     role: Literal["fit", "select", "test"]
@@ -97,11 +100,17 @@ class SplitSpec(Part):
     mask_argument: str | None = None
     padding_argument: str | None = None
     pad: int = 0
+    activations: str | None = None
+    table: str | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.function is None) == (self.file is None):
-            raise ValueError("give either function (package.module:function) or file")
+        if (self.activations is None) != (self.table is None):
+            raise ValueError("activations (.npz, .safetensors) and table (.csv, .parquet, .jsonl) belong together")
+        if sum(v is not None for v in (self.function, self.file, self.activations)) != 1:
+            raise ValueError("give one of function (package.module:function), file, and activations with a table")
+        if self.activations is not None:
+            return self
         if self.file is not None and self.inputs is None:
             raise ValueError("a file needs inputs: a column, a list of columns, or argument: column")
         if self.function is not None:
@@ -264,6 +273,44 @@ class Rule(Part):
         return self
 
 
+class Features(Part):
+    """Which labels do activations carry loudly, which quietly, and which matter? Split by split, at each site.
+
+    - `sites`: sites of one and the same rows, items (B, D) or positions (B, T, D); with files, names of their arrays.
+    - `labels`: strata of the splits, or columns of their files; all of them where left out. `kinds`: binary, categorical
+      or continuous, where that is not to be inferred (two values, text or at most 16 whole numbers, other numbers).
+    - `function`: ``package.module:function``, called as function(batch), returns label -> one value an item (B,) or a
+      position (B, T); rows with NaN or -100 have no such label and are left out.
+    - `positions`: all, scored, or the last of each item. `groups`: the column of label files that names clusters of rows;
+      in networks the splits' units are.
+    - `before`: site -> the site before its nonlinearity, for the band of each figure.
+    - `rows`: at most about so many of each split. `draws`: permutations behind each null. `decode`: whether labels are
+      also read by probes; `importance`: whether answers change when a label's directions are removed.
+    """
+
+    sites: Annotated[tuple[str, ...], Field(min_length=1)]
+    labels: tuple[str, ...] = ()
+    function: str | None = None
+    kinds: dict[str, Literal["binary", "categorical", "continuous"]] = {}
+    positions: Literal["all", "scored", "last"] = "all"
+    groups: str | None = None
+    before: dict[str, str] = {}
+    rows: Annotated[int, Field(ge=20)] = 5_000
+    draws: Annotated[int, Field(ge=19)] = 1_000
+    decode: bool = True
+    importance: bool = True
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for site in self.before:
+            if site not in self.sites:
+                raise ValueError(f"before: {site!r} is no site of features; {choices(site, self.sites)}")
+        for label in self.kinds:
+            if self.labels and label not in self.labels:
+                raise ValueError(f"kinds: {label!r} is no label of features; {choices(label, self.labels)}")
+        return self
+
+
 class Spec(Part):
     """A whole SPEC.yaml; see docs/audit.md.
 
@@ -275,6 +322,8 @@ class Spec(Part):
     - `oracle`: also fit what is looked at (svd, pca, kmeans) on one half of each test split, and score the other half.
     - `early_warning`: also ask how well reconstruction error, margin and distance tell where the edit disagrees.
     - `rule`: also look for the rule behind the network's answers to arithmetic; it needs no sites and no readings.
+    - `features`: also ask which labels activations carry loudly, which quietly, and which matter; with activations from
+      files there is no network, and nothing else to ask.
     - `batch_size`: positions a batch (items, where items have one size). `worst`: rows of the table of disagreements.
     """
 
@@ -287,6 +336,7 @@ class Spec(Part):
     families: Families = Families()
     readings: tuple[AnyReading, ...] = ()
     rule: Rule | None = None
+    features: Features | None = None
     reference: str | None = None
     select: str | None = None
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -302,7 +352,9 @@ class Spec(Part):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.network is None) == (not self.networks):
+        if self.of_files:
+            self._files()
+        elif (self.network is None) == (not self.networks):
             raise ValueError("give either network (one) or networks (a mapping of names to them)")
         tests = [n for n, s in self.splits.items() if s.role == "test"]
         if not tests:
@@ -315,8 +367,8 @@ class Spec(Part):
         fits = [n for n, s in self.splits.items() if s.role == "fit"]
         if len(fits) > 1:
             raise ValueError(f"splits: {', '.join(fits)} all have role 'fit'; one is fitted on")
-        if not self.has_readings and self.rule is None:
-            raise ValueError("nothing to test: give sites with families, readings, or a rule")
+        if not self.has_readings and self.rule is None and self.features is None:
+            raise ValueError("nothing to test: give sites with families, readings, a rule, or features")
         for name in self.rule_splits:
             if name not in tests:
                 raise ValueError(f"rule.splits: {name!r} is no test split; {choices(name, tests)}")
@@ -333,10 +385,35 @@ class Spec(Part):
             raise ValueError("splits: none has role 'fit', and something is fitted; give one that is")
         return self
 
+    def _files(self) -> None:
+        """Raise where something is asked that activations in files cannot answer."""
+        if other := [n for n, s in self.splits.items() if s.activations is None]:
+            raise ValueError(
+                f"splits: {other[0]!r} has no activations where others do; give them to all splits or to none"
+            )
+        if self.network is not None or self.networks:
+            raise ValueError("splits give activations, so there is no network to run; leave network out")
+        if self.has_readings or self.rule is not None or self.features is None:
+            raise ValueError(
+                "activations in files answer features alone; give features, and no sites, readings or rule"
+            )
+        if self.features.function is not None:
+            raise ValueError("features.function is asked for batches of a network; labels come from the files")
+
+    @property
+    def of_files(self) -> bool:
+        """Whether activations come from files."""
+        return any(s.activations is not None for s in self.splits.values())
+
     @property
     def every_network(self) -> dict[str, Network]:
         """Name -> network; one that has no name is called ``network``."""
         return dict(self.networks) if self.network is None else {"network": self.network}
+
+    @property
+    def runs(self) -> dict[str, int]:
+        """Network -> number of its training runs; activations in files are one run of ``activations``."""
+        return {n: len(k.sources) for n, k in self.every_network.items()} or {ACTIVATIONS: 1}
 
     @property
     def site_families(self) -> dict[str, Families]:
@@ -359,7 +436,8 @@ class Spec(Part):
     def needs_fit(self) -> bool:
         """Whether anything is learned from the fit split."""
         fitted = [r for r in self.readings if isinstance(r, Circuit) and r.baseline != "zero"]
-        return bool(self.site_families or fitted or any(isinstance(r, Probe) for r in self.readings))
+        probes = any(isinstance(r, Probe) for r in self.readings)
+        return bool(self.site_families or fitted or probes or self.features)
 
     @property
     def fit_split(self) -> str:

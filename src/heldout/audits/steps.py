@@ -3,10 +3,12 @@
     splits -> (nothing: it refuses what overlaps)
     fit -> score -> match -> null, oracle, warn -> summary
     rule -> summary
+    features -> summary
 
-Fit, match: one for each network and training run. Score, null, oracle, warn, rule: one for each of these and split. So a
-network that fails on one split keeps what was computed on the others, and a split that is added is computed alone. A key
-is made of fingerprints of what a step reads, wherever that lies; see `heldout.audits.work` for what the steps do.
+Fit, match: one for each network and training run. Score, null, oracle, warn, rule, features: one for each of these and
+split. So a network that fails on one split keeps what was computed on the others, and a split that is added is computed
+alone. A key is made of fingerprints of what a step reads, wherever that lies; see `heldout.audits.work` for what the steps
+do.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ def steps(spec: Spec, folder: Path) -> list[Step]:
     """The steps of a spec whose paths are relative to `folder`."""
     made = _Steps(spec, folder)
     made.add("splits", work.check_splits, {"splits": dict(spec.splits)}, {"notes": spec.notes})
-    for name, network in spec.every_network.items():
-        for run in range(len(network.sources)):
+    for name, runs in spec.runs.items():
+        for run in range(runs):
             made.network(name, run)
     settings = {
-        "runs": {n: len(k.sources) for n, k in spec.every_network.items()},
+        "runs": spec.runs,
         "tests": list(spec.tests),
         "scored": spec.scored,
         "kind": spec.scoring.kind,
@@ -69,6 +71,7 @@ class _Steps:
         if self.spec.has_readings:
             self._readings(name, run)
         self._rules(name, run)
+        self._features(name, run)
 
     def _rules(self, name: str, run: int) -> None:
         spec = self.spec
@@ -78,6 +81,18 @@ class _Steps:
             parts = {"network": spec.every_network[name].of_run(run), "rule": asked, "splits": {s: spec.splits[s]}}
             settings = {"name": name, "run": run, "seed": spec.seed, "split": s}
             self.add(f"rule-{slug(name)}-r{run}-{slug(s)}", work.find_rule, parts, settings)
+
+    def _features(self, name: str, run: int) -> None:
+        spec, reference = self.spec, self.spec.tests[0]
+        if spec.features is None:
+            return
+        network = None if spec.of_files else spec.every_network[name].of_run(run)
+        for s in spec.tests:
+            splits = {n: spec.splits[n] for n in (spec.fit_split, s, reference)}
+            parts = {"network": network, "features": spec.features, "splits": splits}
+            settings = {"name": name, "run": run, "seed": spec.seed, "split": s}
+            settings |= {"fit_on": spec.fit_split, "reference": reference}
+            self.add(f"features-{slug(name)}-r{run}-{slug(s)}", work.measure_features, parts, settings)
 
     def _readings(self, name: str, run: int) -> None:
         spec, reference = self.spec, self.spec.tests[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from heldout.analyses.damage import NULL
 from heldout.analyses.estimates import Estimand, Floats, Scores, View, describe
 from heldout.analyses.quantities import of_outputs
 from heldout.analyses.summary import CURVE_DRAWS, explained, gap_at_equal_margins
-from heldout.analyses.warning import WARNINGS, over_runs
+from heldout.analyses.warning import WARNINGS as EARLY
+from heldout.analyses.warning import over_runs
+from heldout.audits.features import FIGURES, WARNINGS
 from heldout.audits.steps import read_parts
 from heldout.audits.work import MARGIN_BINS, SEED_IT
 from heldout.errors import NetworkError
@@ -22,6 +24,7 @@ from heldout.evidence import Cell, Estimate, read_estimates, write_estimates
 from heldout.runs import StepContext
 
 ESTIMATES, AUDITS, WORST, RULES = "estimates.parquet", "audits.json", "worst.json", "rules.json"
+FEATURES, LABELLED = "features.parquet", "features.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Looked:
 
 
 def write_summary(ctx: StepContext) -> None:
-    """Read every part of an audit and write `ESTIMATES`, `AUDITS`, `WORST` and `RULES`."""
+    """Read every part of an audit and write `ESTIMATES`, `AUDITS`, `WORST`, `RULES`, `FEATURES` and `LABELLED`."""
     s = ctx.settings
     found = {"score": "agreement.json", "null": "worst.json", "oracle": "oracle.json"}
     scores = Scores.read(p.parent for kind, name in found.items() for _, _, p in read_parts(ctx, kind, name))
@@ -55,7 +58,7 @@ def write_summary(ctx: StepContext) -> None:
     labelled = [x["name"] for x in splits if x["targets"] and s["kind"] != "embedding"]
     audit = Audit(scores, s["kind"], s["tests"], s["scored"], labelled, s["seed"])
     rows = audit.estimates(_looked(chosen))
-    rows += early_warnings([p for _, _, p in read_parts(ctx, "warn", WARNINGS)])
+    rows += early_warnings([p for _, _, p in read_parts(ctx, "warn", EARLY)])
     write_estimates(ctx.out / ESTIMATES, rows)
     oracles: dict[tuple[str, int], dict[str, str]] = {who: {} for who in identity}
     for who, split, path in read_parts(ctx, "oracle", "oracle.json"):
@@ -72,6 +75,8 @@ def write_summary(ctx: StepContext) -> None:
     ]
     (ctx.out / WORST).write_text(json.dumps(worst))
     (ctx.out / RULES).write_text(json.dumps(_rules(ctx)))
+    write_estimates(ctx.out / FEATURES, features([p for _, _, p in read_parts(ctx, "features", FIGURES)]))
+    (ctx.out / LABELLED).write_text(json.dumps(_labelled(ctx)))
     (ctx.out / "splits.json").write_text(json.dumps(splits))
 
 
@@ -85,13 +90,41 @@ def _rules(ctx: StepContext) -> list[dict[str, Any]]:
     weights: dict[tuple[str, int], str] = {}
     for (network, run), split, path in read_parts(ctx, "rule", "rule.json"):
         record = json.loads(path.read_text())
-        if weights.setdefault((network, run), record["weights"]) != record["weights"]:
-            raise NetworkError(f"{network}, run {run}, had other weights on split {split!r} than before; {SEED_IT}")
+        _require_same(weights, network, run, split, record["weights"])
         hypotheses = record.pop("candidates")
         left = [c for c in hypotheses if c["in_set"]]
         best = next((c for c in left if c["rule"] == record["rule"]), hypotheses[0])
         rows.append({"network": network, "seed": run, "split": split, **record, "set": left, "best": best})
     return rows
+
+
+def features(paths: Sequence[Path]) -> list[Estimate]:
+    """Every figure of every label over all runs, by network, site and split."""
+    groups: dict[tuple[str, ...], list[Estimate]] = {}
+    for row in read_estimates(paths).to_dict("records") if paths else ():
+        one = Estimate(**{**row, "parameter": None, "seed": int(row["seed"])})
+        groups.setdefault((one.quantity, one.network, one.site, one.split), []).append(one)
+    found = []
+    for rows in groups.values():
+        null = float(np.mean([e.null for e in rows]))
+        found.append(replace(over_runs(rows), null=null))
+    return found
+
+
+def _labelled(ctx: StepContext) -> list[dict[str, Any]]:
+    """What is said beside the figures of each network, run and split. Raises `NetworkError` as `_rules` does."""
+    rows: list[dict[str, Any]] = []
+    weights: dict[tuple[str, int], str] = {}
+    for (network, run), split, path in read_parts(ctx, "features", WARNINGS):
+        record = json.loads(path.read_text())
+        _require_same(weights, network, run, split, record.pop("weights"))
+        rows.append({"network": network, "seed": run, "split": split, **record})
+    return rows
+
+
+def _require_same(seen: dict[tuple[str, int], str], network: str, run: int, split: str, weights: str) -> None:
+    if seen.setdefault((network, run), weights) != weights:
+        raise NetworkError(f"{network}, run {run}, had other weights on split {split!r} than before; {SEED_IT}")
 
 
 @dataclass(frozen=True)

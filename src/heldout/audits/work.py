@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from heldout.audits.spec import AnyReading, Decode, Families, Network, Rule, ScoringSpec, SplitSpec
+from heldout.audits.spec import AnyReading, Decode, Families, Features, Network, Rule, ScoringSpec, SplitSpec
 from heldout.errors import HeldoutError, NetworkError
 from heldout.runs import StepContext
 
@@ -28,11 +28,19 @@ READINGS: TypeAdapter[tuple[AnyReading, ...]] = TypeAdapter(tuple[AnyReading, ..
 
 def check_splits(ctx: StepContext) -> None:
     """Load every split, and refuse what overlaps."""
+    from heldout.audits.labelled import read_table
     from heldout.audits.material import load_splits
     from heldout.tasks.targets import has_targets
 
     s = ctx.settings
     parsed = {n: SplitSpec.model_validate(v) for n, v in s["parts"]["splits"].items()}
+    if any(spec.activations for spec in parsed.values()):
+        sizes = {n: len(next(iter(read_table(n, v, Path(s["folder"])).values()))) for n, v in parsed.items()}
+        rows = [
+            {"name": n, "role": v.role, "items": sizes[n], "note": v.note, "targets": False} for n, v in parsed.items()
+        ]
+        (ctx.out / "splits.json").write_text(json.dumps(rows))
+        return
     splits = load_splits(parsed, Path(s["folder"]), kind=s["parts"]["scoring"]["kind"])
     rows = [
         {"name": n, "role": x.role, "items": len(x), "note": s["notes"][n], "targets": has_targets(x)}
@@ -220,6 +228,43 @@ def find_rule(ctx: StepContext) -> None:
     (ctx.out / "answers.csv").write_text(found.answers().to_csv(index=False), encoding="utf-8")
     kept = {"weights": weights_digest(subject.network), **record(found)}
     (ctx.out / "rule.json").write_text(json.dumps(kept, allow_nan=False))
+
+
+def measure_features(ctx: StepContext) -> None:
+    """Which labels activations carry loudly on one split, which quietly, and which matter."""
+    from heldout.analyses.outputs import calibrated
+    from heldout.audits.features import FIGURES, WARNINGS, Answering, Place, measure
+    from heldout.audits.labelled import Rows, rows_of, rows_of_files
+    from heldout.audits.material import weights_digest
+    from heldout.evidence import write_estimates
+
+    s = ctx.settings
+    spec, size, folder = Features.model_validate(s["parts"]["features"]), s["batch_size"], Path(s["folder"])
+    answering, digest = None, ""
+    if s["parts"]["network"] is None:
+        given = {n: SplitSpec.model_validate(v) for n, v in s["parts"]["splits"].items()}
+        fit, test = (rows_of_files(n, given[n], spec, folder) for n in (s["fit_on"], s["split"]))
+    else:
+        subject, splits = _subject(ctx), {n: _split(ctx, n) for n in (s["fit_on"], s["split"])}
+        with _named(s["reference"]):
+            reference = _split(ctx, s["reference"])
+            scoring = calibrated(subject.scoring, subject.network, reference, batch_size=size, device=subject.device)
+        subject = replace(subject, scoring=scoring)
+        digest = weights_digest(subject.network)
+        rows: list[Rows] = []
+        for n in (s["fit_on"], s["split"]):
+            ctx.progress(len(rows), 3, f"activations on {n}")
+            with _named(n):
+                rows.append(rows_of(subject, splits[n], spec, folder, seed=s["seed"], batch_size=size))
+        fit, test = rows
+        answering = Answering(subject, splits[s["split"]], s["fit_on"], size)
+    place = Place(s["name"], s["run"], s["split"])
+    with _named(s["split"]):
+        found, warnings = measure(fit, test, spec, place, seed=s["seed"], answering=answering, progress=ctx.progress)
+    write_estimates(ctx.out / FIGURES, found)
+    rows_behind = {s["fit_on"]: len(fit.unit), s["split"]: len(test.unit)}
+    kept = {"weights": digest, "warnings": warnings, "rows": rows_behind, "units": len(set(test.unit.tolist()))}
+    (ctx.out / WARNINGS).write_text(json.dumps(kept))
 
 
 def summarise(ctx: StepContext) -> None:

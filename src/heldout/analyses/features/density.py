@@ -118,14 +118,13 @@ def densities(
 def _density(
     r2: Floats, live: NDArray[np.bool_], spread: Floats, q: int, n: int, by_chance: Floats, along: float
 ) -> Density:
-    from scipy.stats import f as f_distribution
-    from scipy.stats import false_discovery_control
+    from scipy.stats import beta, false_discovery_control
 
     alive, share = r2[live], spread / spread.sum()
     pooled, null = float(alive @ share), by_chance @ share
     threshold = float(np.quantile(null, 1 - LEVEL))
-    residual = np.maximum(1 - alive, np.finfo(float).tiny)
-    found = false_discovery_control(f_distribution.sf(alive / q / residual * (n - 1 - q), q, n - 1 - q)) <= LEVEL
+    # Without a correlation r^2 follows this beta distribution: the F test, finite where r^2 is 1.
+    found = false_discovery_control(beta.sf(np.minimum(alive, 1.0), q / 2, (n - 1 - q) / 2)) <= LEVEL
     shown = pooled > threshold
     return Density(
         value=float(participation(alive, q, n)) if shown else math.nan,
