@@ -6,7 +6,7 @@ B items of a batch, T positions, D width of a site, n rows kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ def rows_of(subject: Subject, split: Split, spec: Features, folder: Path, *, see
     """At most about `spec.rows` labelled rows of a split, whole items of it in a random order.
 
     A site of items, (B, D), gives a row an item; one of positions, (B, T, D), one for each position that `spec.positions`
-    names and that has every label. Units with a single row are left out where others have more. Raises `ConfigError`
+    names and that has every label; see `_clustered` for what is left out. Raises `ConfigError`
     where labels are missing or do not fit, `SplitError` where no row is left.
     """
     places = [*spec.sites, *spec.before.values()]
@@ -220,17 +220,18 @@ def _positions(shape: tuple[int, ...], batch: Batch, which: str) -> np.ndarray:
 
 
 def _clustered(rows: Rows) -> Rows:
-    """Without units of a single row where others have more; not clustered where all are single."""
-    _, codes, sizes = np.unique(rows.unit, return_inverse=True, return_counts=True)
-    if (sizes == 1).all():
-        return replace(rows, clustered=False)
-    keep = sizes[codes] > 1
+    """Clusters of two rows or more, without the units that have one; where most rows are alone in their unit, the first row
+    of each unit, which are independent."""
+    _, first, codes, sizes = np.unique(rows.unit, return_index=True, return_inverse=True, return_counts=True)
+    several = sizes[codes] > 1
+    clustered = bool(several.mean() > 0.5)
+    keep = several if clustered else np.isin(np.arange(len(codes)), first)
     at = torch.from_numpy(keep)
     return Rows(
         {place: values[at] for place, values in rows.x.items()},
         {name: values[keep] for name, values in rows.table.items()},
         rows.unit[keep],
-        True,
+        clustered,
         rows.items,
     )
 
