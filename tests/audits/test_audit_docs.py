@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from heldout.audits.spec import Part, Rule, Spec, SplitSpec, read_spec
+from heldout.audits.spec import Features, Part, Rule, Spec, SplitSpec, read_spec
 from heldout.networks.load import importable
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "audit.md"
@@ -32,7 +32,7 @@ def test_every_file_and_command_of_the_tutorial(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed")
     write_files(tmp_path)
     commands = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
-    assert len(commands) == 7
+    assert len(commands) == 10
     said = ""
     for command in commands:
         program, *rest = command.split()
@@ -46,11 +46,15 @@ def test_every_file_and_command_of_the_tutorial(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("runs/audit-theirs-*/report.html"))) == 1
     (page,) = tmp_path.glob("runs/audit-adder-*/report.html")
     assert "longer: the answers follow (a mod 100) + (b mod 100): 100.0%" in page.read_text()
+    (page,) = tmp_path.glob("runs/audit-shapes-*/report.html")
+    assert "carry: colour is the loudest label on id" in page.read_text()
+    assert "computed but quiet: shape" in page.read_text()
+    assert len(list(tmp_path.glob("runs/audit-recordings-*/report.html"))) == 1
 
 
 def test_its_specs_are_valid(tmp_path: Path) -> None:
     write_files(tmp_path)
-    assert {read_spec(p).name for p in tmp_path.glob("*.yaml")} == {"counting", "theirs", "adder"}
+    assert {read_spec(p).name for p in tmp_path.glob("*.yaml")} == {"counting", "theirs", "adder", "shapes", "recordings"}
 
 
 def test_the_ten_lines_of_python_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +85,7 @@ def documented(section: str) -> set[str]:
     return {n for f in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.MULTILINE) for n in re.findall(r"`(\w+)`", f)}
 
 
-@pytest.mark.parametrize(("section", "part"), [("Splits", SplitSpec), ("The rule behind", Rule)])
+@pytest.mark.parametrize(("section", "part"), [("Splits", SplitSpec), ("The rule behind", Rule), ("Loud, quiet", Features)])
 def test_it_names_fields_that_exist(section: str, part: type[Part]) -> None:
     found = documented(section)
     assert found
@@ -90,3 +94,7 @@ def test_it_names_fields_that_exist(section: str, part: type[Part]) -> None:
 
 def test_every_field_of_a_rule_is_documented() -> None:
     assert documented("The rule behind") == set(Rule.model_fields)
+
+
+def test_every_field_of_features_is_documented() -> None:
+    assert documented("Loud, quiet") == set(Features.model_fields)

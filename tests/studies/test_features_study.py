@@ -41,24 +41,26 @@ from heldout.studies.features import (
     sides,
 )
 from heldout.studies.features_conditions import CONDITIONS, LAPTOP, find_condition
-from heldout.studies.features_judge import (
-    NEEDED,
-    TESTS,
-    Measurements,
-    all_gates,
-    baseline_of,
-    findings,
-    gap,
-    over_seeds,
-    r2,
-    slope,
-)
-from heldout.studies.features_measure import MAP, Measuring, Value, penultimate, relying, resampled
+from heldout.studies.features_estimands import Measurements, gap, r2, slope
+from heldout.studies.features_estimates import baseline_of, over_seeds
+from heldout.studies.features_inside import resampled
+from heldout.studies.features_judge import NEEDED, TESTS, all_gates, findings
+from heldout.studies.features_measure import values_of
+from heldout.studies.features_measured import MAP, Measuring, Value, penultimate, relying
+from heldout.studies.features_scored import add_scores
 from heldout.studies.features_training import network_of
 from heldout.studies.judging import Judging
 from heldout.tasks.features import Features
 
 SEEDS, ROWS = 6, 300
+SETTINGS = {
+    "density_draws": 19,
+    "row_draws": 5,
+    "band_draws": 3,
+    "probe_rows": 200,
+    "probe_strengths": (0.1,),
+    "data_seed": 0,
+}
 COMPARED = dict.fromkeys(name for names in NEEDED.values() for name in names)
 
 World = dict[str, tuple[float, float]]  # condition -> variance explained by its first and its second feature
@@ -103,6 +105,7 @@ def test_a_condition_survives_the_settings_of_a_step() -> None:
     assert sides(find_condition("features-4").task) == (("bit@0", "bit@1"), ("parity:2@2", "parity:2@3"))
     assert sides(find_condition("equal").task) == (("bit@0",), ("bit@1",))
     baselines = {"adam-hard-first": "adam", "sgd-dropout-0.1": HEADLINE, "rare-xor-0.5": "equal-xor", "tanh": HEADLINE}
+    baselines |= {"depth-6": "depth-4", "depth-4": HEADLINE}
     assert {name: baseline_of(find_condition(name)) for name in baselines} == baselines
 
 
@@ -223,7 +226,7 @@ def test_prevalences_on_other_rows_are_not_judged() -> None:
         columns = {c: measured.judging.scores.sums(_of(cell, c))[1] for c in measured.judging.scores.columns(cell)}
         other.add(cell, columns | at)
     found = _judged(replace(measured, judging=Judging(Scores.from_memory(other))))
-    assert "test rows equal: False" in found["F4"].reason
+    assert "test rows equal: no" in found["F4"].reason
     assert found["F1"].verdict == "supported"
 
 
@@ -277,13 +280,11 @@ def test_resampled_density_is_the_density_of_the_rows_taken() -> None:
 
 def test_scores_of_a_network_give_its_variance_explained() -> None:
     small = find_condition(HEADLINE).shortened(0.01, train=300, val=300, test=300)
-    here = Measuring(
-        small, Features(small.task, seed=0), {"density_draws": 19, "row_draws": 5, "band_draws": 3, "data_seed": 0}
-    )
+    here = Measuring(small, Features(small.task, seed=0), SETTINGS)
     network = network_of(small).eval()
     memory = Memory()
     measured = here.network(network, 0)
-    measured.add_scores(memory)
+    add_scores(measured, memory)
     judging = Judging(Scores.from_memory(memory))
     view = judging.point((HEADLINE, 0))
     direct = {
@@ -298,7 +299,7 @@ def test_scores_of_a_network_give_its_variance_explained() -> None:
     assert float(view.ratio("correct:bit", split="test", edit="map", site="penultimate")[0]) == pytest.approx(right)
     chosen = view.ratio("on_first", split="test", edit=relying(1.0, 1.0).label, site="penultimate")
     assert 0 <= float(chosen[0]) <= 1
-    found = {v.quantity: v.value for v in measured.all()}
+    found = {v.quantity: v.value for v in values_of(measured)}
     assert found["difference_of_passes"] == pytest.approx(0, abs=1e-6)
     assert found["total_variance"] == pytest.approx(measured.x["test"].double().var(0, correction=0).sum())
 
@@ -336,13 +337,24 @@ def test_a_whole_small_run(tmp_path: Path) -> None:
         "accuracy",
         "cross_entropy",
     } <= kinds
+    assert {"decoded", "selectivity", "code_saved", "compression", "decoded_inputs", "unique", "common"} <= kinds
+    read = estimates[estimates["quantity"].isin(["decoded_inputs:bit", "decoded:bit"])].set_index("quantity")
+    assert read["low"].notna().to_dict() == {"decoded:bit": True, "decoded_inputs:bit": False}  # read once, no interval
+    effects = estimates[estimates["quantity"].str.startswith("effect:")].groupby("network")["value"]
+    assert effects.count().to_dict() == {HEADLINE: 4, HARD_FIRST: 4}
+    assert effects.sum().to_numpy() == pytest.approx(1)
     assert (estimates["reason"].str.len() > 0).equals(estimates["value"].isna())
 
     page = STUDY.page(run)
     drawn = [figure.id for section in page.sections for figure in section.figures]
     assert len(set(drawn)) == len(drawn)
     assert {"loudness", "loudness-along", "unit-histogram", "components", "survival", "order", "parts"} <= set(drawn)
-    assert {"steering", "reliance", "robustness"} <= set(drawn)
+    assert {"steering", "reliance", "robustness", "readable", "effects"} <= set(drawn)
+    tables = {table.title: table for section in page.sections for table in section.tables}
+    decomposed = tables["The decomposition of the variance, every condition"].rows
+    assert [(row[0], row[-1]) for row in decomposed] == [(HEADLINE, "1.000"), (HARD_FIRST, "1.000")]
+    assert len(tables["What probes read"].rows) == 2  # of the headline's features
+    assert len(tables["Conditions that were not run here"].rows) == len(CONDITIONS) - 2
     said = " ".join(text for section in page.sections for text in section.text)
     assert all(
         f"Not run here: {what}" in said for what in ("prevalence (E6)", "depth and width", "optimiser and dropout")

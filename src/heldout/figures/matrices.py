@@ -125,7 +125,7 @@ def _bar(title: str, left: float, length: float) -> Json:
         "y": 0,
         "yref": "container",
         "yanchor": "bottom",
-        "title": {"text": title, "side": "top", "font": {"size": 13, "color": MUTED}},
+        "title": {"text": title, "side": "bottom", "font": {"size": 13, "color": MUTED}},
         "nticks": 5,
     }
     return {"colorbar": bar}

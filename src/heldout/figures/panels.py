@@ -62,15 +62,16 @@ def layout(panels: Sequence[Panel], *, columns: int, legend: Sequence[str] = (),
     }
     for i, panel in enumerate(panels):
         x, y = (name[0] + "axis" + name[1:] for name in axes(i))
-        common = {"gridcolor": GRID, "zeroline": False, "linecolor": ZERO, "tickfont": {"size": 12, "color": INK}}
+        common: Json = {"gridcolor": GRID, "zeroline": False, "linecolor": ZERO, "tickfont": {"size": 12, "color": INK}}
         common |= {"title": {"font": {"size": 13, "color": MUTED}}, "fixedrange": True}
         line = {"showline": True, "ticks": "outside", "ticklen": 4, "tickcolor": ZERO}
         base[x] = copy.deepcopy(common | line | {"anchor": axes(i)[1]} | panel.x)
-        base[y] = copy.deepcopy(common | {"anchor": axes(i)[0], "automargin": True, "showline": False} | panel.y)
+        room: Json = {"title": common["title"] | {"standoff": 8}, "automargin": True}  # however wide tick labels are
+        base[y] = copy.deepcopy(common | room | {"anchor": axes(i)[0], "showline": False} | panel.y)
         if panel.labels:
             n = len(panel.labels)
-            room = {"ticks": "outside", "ticklen": 7, "tickcolor": "rgba(0,0,0,0)"}
-            base[y] |= room | {"tickvals": list(range(n)), "range": [n - 0.5, -0.5], "showgrid": False}
+            off = {"ticks": "outside", "ticklen": 7, "tickcolor": "rgba(0,0,0,0)"}
+            base[y] |= off | {"tickvals": list(range(n)), "range": [n - 0.5, -0.5], "showgrid": False}
     for key, value in wide.items():
         _set(base, key, value)
     return base

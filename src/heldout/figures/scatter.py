@@ -60,7 +60,7 @@ def scatter_components(
 def _coloured(points: pd.DataFrame, x: str, y: str, by: str) -> Json:
     bar = {"orientation": "h", "thickness": 10, "len": 1, "x": 0.5, "y": 0, "yref": "container", "yanchor": "bottom"}
     bar |= {
-        "title": {"text": wrap(by, 40, lines=1), "side": "top", "font": {"size": 13, "color": MUTED}},
+        "title": {"text": wrap(by, 40, lines=1), "side": "bottom", "font": {"size": 13, "color": MUTED}},
         "outlinewidth": 0,
         "nticks": 6,
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from heldout.errors import unknown
 from heldout.runs import Run, Step, StepContext
@@ -32,7 +32,7 @@ GRADED = (HEADLINE, "majority5", "parity3", "lookup4", "adam-xor_of_xors")
 HARD_FIRST = "hard-first"
 PREVALENCES = {"rare-mask-0.1": 0.1, "rare-mask-0.25": 0.25, "rare-mask-0.5": 0.5, "equal": 1.0}
 ADAM, DROPPED = "adam", "adam-dropout-0.25"
-DEPTHS = {"depth-2": 2, "depth-3": 3, HEADLINE: 4, "depth-6": 6}
+DEPTHS = {"depth-2": 2, "depth-3": 3, "depth-4": 4, "depth-6": 6}
 WIDTHS = {"width-0.5": -1, HEADLINE: 0, "width-2": 1}  # in doublings
 
 # gates
@@ -46,7 +46,8 @@ class FeaturesConfig(Config):
     `conditions` are ways of training, by name (see `features_conditions`), each with all seeds side by side. `data_seed`
     seeds what the networks of a condition share: rows, and the order of batches. `share` of every condition's updates
     are made, and where `rows` is given every split has so many. `density_draws`: of the nulls of density; `row_draws`:
-    resamples of test rows behind its interval; `band_draws`: rescalings of units that leave the function unchanged.
+    resamples of test rows behind its interval; `band_draws`: rescalings of units that leave the function unchanged;
+    `probe_rows`: test rows that probes are fitted to and tested on, `probe_strengths`: C that they may choose.
     """
 
     seeds: PositiveInt = 10
@@ -57,6 +58,8 @@ class FeaturesConfig(Config):
     density_draws: Annotated[int, Field(ge=19)] = 999
     row_draws: Annotated[int, Field(ge=2)] = 400
     band_draws: PositiveInt = 100
+    probe_rows: Annotated[int, Field(ge=100)] = 1024
+    probe_strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1e-3, 1e-1, 10.0)
 
     @model_validator(mode="after")
     def _conditions_exist(self) -> Self:
@@ -110,7 +113,8 @@ JUDGE = "features-judge"
 
 def steps(config: Config, not_judged: str) -> list[Step]:
     assert isinstance(config, FeaturesConfig)
-    draws = config.model_dump(mode="json", include={"density_draws", "row_draws", "band_draws"})
+    sizes = {"density_draws", "row_draws", "band_draws", "probe_rows", "probe_strengths"}
+    draws = config.model_dump(mode="json", include=sizes)
     # What takes longest comes first: it decides when the run ends.
     conditions = sorted(config.chosen(), key=lambda c: -c.steps)
     found: list[Step] = []
@@ -229,7 +233,7 @@ def claims() -> list[Claim]:
             estimand=f"least-squares slope of the {gap} on the number of hidden layers 2, 3, 4, 6, times 4 (from 2 layers "
             "to 6); paired by seed",
             delta=DELTA,
-            scope=f"{pair.replace('four', '2 to 6')}; {fitted}",
+            scope=f"{pair.replace('four', '2 to 6')}, 8000 updates each; {fitted}",
             gates=learnt(tuple(DEPTHS)),
             published=f"{paper}: wider with depth, no figure known",
         ),
@@ -278,6 +282,8 @@ STUDY = Study(
             "density_draws": 19,
             "row_draws": 10,
             "band_draws": 5,
+            "probe_rows": 200,
+            "probe_strengths": (0.1,),
         },
         "laptop": {},
         "full": {"conditions": FULL},

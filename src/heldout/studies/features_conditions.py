@@ -130,6 +130,11 @@ def equal(share: float, rarity: str, feature: str = "bit") -> FeaturesSettings:
     return FeaturesSettings(features=(feature, feature), prevalence=(share, 1.0), rarity=rarity)  # type: ignore[arg-type]
 
 
+def slow(hard: str) -> dict[str, Any]:
+    """More updates for what SGD learns late."""
+    return {"phases": (Phase(12_000),)} if hard == "parity:3" else {}
+
+
 ADAM: dict[str, Any] = {"optimizer": "adam", "learning_rate": 1e-3, "phases": (Phase(2500),)}
 MOMENTUM: dict[str, Any] = {"momentum": 0.9, "learning_rate": 0.05}
 OPTIMISERS: dict[str, dict[str, Any]] = {
@@ -143,6 +148,7 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
 DROPOUTS = (0.1, 0.25, 0.5)
 SHARES = (0.1, 0.25, 0.5)
 FIRST = 5000  # updates of pre-training
+DEEP = 8000  # updates of each depth
 
 HEADLINE = Condition("headline", "bit and parity:2 together, SGD", looks=50, trajectory=True)
 ADAM_XOR = Condition("adam", "bit and parity:2 together, Adam", **ADAM)
@@ -164,7 +170,7 @@ _CONDITIONS = [
     ),
     # E3: bit beside features of growing complexity, and all of them in one network
     *(
-        Condition(f"{prefix}{hard.replace(':', '')}", f"bit and {hard} together{note}", pair(hard), **how)
+        Condition(f"{prefix}{hard.replace(':', '')}", f"bit and {hard} together{note}", pair(hard), **slow(hard) | how)
         for prefix, note, how in (("", "", {}), ("adam-", ", Adam", ADAM))
         for hard in ("majority:5", "parity:3", "xor_of_xors", "lookup:4")
     ),
@@ -241,7 +247,10 @@ _CONDITIONS = [
         for p in DROPOUTS
     ),
     # E9: depth and width
-    *(Condition(f"depth-{d}", f"{d} hidden layers", hidden=layers(d)) for d in (2, 3, 6, 8)),
+    *(
+        Condition(f"depth-{d}", f"{d} hidden layers, {DEEP} updates", hidden=layers(d), phases=(Phase(DEEP),))
+        for d in (2, 3, 4, 6, 8)  # deep networks learn late; all make as many updates
+    ),
     *(Condition(f"width-{w:g}", f"layers {w:g} times as wide", hidden=layers(4, w)) for w in (0.25, 0.5, 2, 4)),
     # E10: the rest
     *(Condition(a, f"activation {a}", activation=a) for a in ("leaky_relu", "gelu", "tanh")),
@@ -314,10 +323,10 @@ LAPTOP: tuple[str, ...] = (
     "headline", "adam", "easy-only", "hard-only", "untrained",
     "majority5", "parity3", "adam-xor_of_xors", "lookup4",
     "hard-first", "easy-first",
-    "equal", "rare-mask-0.1", "rare-mask-0.25", "rare-mask-0.5", "rare-constant-0.25", "rare-base_rate-0.25",
+    "equal", "rare-mask-0.1", "rare-mask-0.25", "rare-mask-0.5", "rare-constant-0.25",
     "easy-labelled-0.25",
     "adam-dropout-0.1", "adam-dropout-0.25", "adam-dropout-0.5",
-    "depth-2", "depth-3", "depth-6", "width-0.5", "width-2",
+    "depth-2", "depth-3", "depth-4", "depth-6", "width-0.5", "width-2",
     "tanh", "init-lecun", "norm-layer", "momentum",
 )  # fmt: skip
 FULL: tuple[str, ...] = tuple(CONDITIONS)

@@ -19,7 +19,6 @@ from heldout.tasks.arithmetic import numerals
 from heldout.tasks.arithmetic.numerals import Digits, Signed
 
 Op = Literal["add", "subtract", "multiply"]
-OPS: tuple[Op, ...] = ("add", "subtract", "multiply")
 Combine = Literal["add", "subtract", "multiply", "a", "b", "constant"]
 SIGN = {"add": "+", "subtract": "-", "multiply": "×"}
 
