@@ -36,19 +36,19 @@ def feature_sentences(figures: pd.DataFrame, reference: str) -> tuple[str, ...]:
         known = own[own["value"].notna()].sort_values("value", ascending=False)
         if known.empty:
             continue
-        top = known.iloc[0]
         who = f"{site} of {network}" if rows["network"].nunique() > 1 else str(site)
-        heard = known[known["value"] > known["null"]]
+        heard = known[~(known["value"] <= known["null"])]  # without a null, a label may be there
+        if heard.empty:
+            found.append(f"{who}: no label exceeds what its permutations explain on {reference}.")
+            continue
+        top = heard.iloc[0]
         said = (
             f"{who}: {top['label']} is the loudest label on {reference} ({_percent(top['value'])} of the variance, interval "
             f"{_percent(top['low'])} to {_percent(top['high'])})"
-            if len(heard)
-            else f"{who}: no label exceeds what its permutations explain on {reference}"
         )
         index = _of(figures, "dissociation")
-        quiet = index[
-            (index["network"] == network) & (index["site"] == site) & (index["split"] == reference) & (index["low"] > 0)
-        ]["label"]
+        index = index[(index["network"] == network) & (index["site"] == site) & (index["split"] == reference)]
+        quiet = index[(index["low"] > 0) & index["label"].isin(heard["label"])]["label"]
         found.append(said + (f"; computed but quiet: {', '.join(quiet)}." if len(quiet) else "."))
     return tuple(found)
 

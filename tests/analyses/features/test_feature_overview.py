@@ -59,13 +59,15 @@ def test_the_same_seed_gives_the_same_numbers(found) -> None:
     first, second = (overview(*sides, Coding.fit(fit.table), seed=3, draws=20) for _ in range(2))
     assert repr(first.estimates) == repr(second.estimates)
     assert {row.n for row in first.estimates} == {25}
-    # A label of whole groups, beside others that vary within them, has no permutation: said, not raised.
+    # A label of whole groups, beside others that vary within them, has no permutation within strata: said, and made without.
     for side in sides:
         side.table["whole"] = groups % 2  # type: ignore[index]
-    whole = overview(*sides, Coding.fit(fit.table), seed=3, draws=20).estimates
-    reasons = {row.quantity: row.reason for row in whole}
-    assert "strata vary within" in reasons["permutation_p:whole"]
-    assert reasons["permutation_p:loud"] == ""
+    whole = overview(*sides, Coding.fit(fit.table), seed=3, draws=20)
+    (said,) = [w for w in whole.warnings if "'whole' is permuted with regard to clusters alone" in w]
+    assert "the strata vary within" in said
+    rows = {row.quantity: row for row in whole.estimates}
+    assert rows["permutation_p:whole"].value > 0.05
+    assert rows["permutation_p:loud"].value == pytest.approx(1 / 21)
 
 
 def test_what_weakens_a_figure_is_said() -> None:

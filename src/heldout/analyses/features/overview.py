@@ -8,7 +8,6 @@ labels) in `null`; ``variance_band`` has the least and greatest value under func
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +21,7 @@ from heldout.analyses.features.guards import guards, shared_rows
 from heldout.analyses.features.invariance import bands
 from heldout.analyses.features.labels import Coding
 from heldout.analyses.features.moments import JointMoments, moments_of
-from heldout.analyses.features.nulls import DRAWS, permutation_null, strata_of
+from heldout.analyses.features.nulls import DRAWS, Null, permutation_null, strata_of
 from heldout.analyses.features.principal import component_r2, components, effective_dimension
 from heldout.analyses.features.strength import score, strength_estimates
 from heldout.analyses.features.variance import RowErrors
@@ -72,22 +71,17 @@ def overview(
     places = {name: (moments_of(a, design), moments_of(b, there)) for name, (a, b) in (elsewhere or {}).items()}
     rows = strength_estimates(errors, coding, groups=test.groups, **where)
     units = t.n if test.groups is None else len(np.unique(np.asarray(test.groups)))
-    grouped = None if fit.groups is None or test.groups is None else (fit.groups, test.groups)
     spread = densities(t, coding, seed=seed, n=units)
     moving = bands(v, t, coding, seed=seed, elsewhere=places)
     pca = components(v)
+    notes: list[str] = []
     for i, name in enumerate(coding.names):
         columns = coding.columns(name)
-        strata = strata_of(coding, fit.table, name), strata_of(coding, test.table, name)
-        sides = (fit.x, design[:, columns]), (test.x, there[:, columns])
-        try:
-            null = permutation_null(*sides, seed=seed + i, strata=strata, groups=grouped, draws=draws)
-            p, threshold, why = null.p, null.threshold, null.reason
-        except StatisticsError as error:  # strata that vary within groups: these labels have no permutation
-            p, threshold, why = math.nan, math.nan, str(error)
+        null, said = _null(fit, test, (design[:, columns], there[:, columns]), coding, name, seed=seed + i, draws=draws)
+        notes += said
         at = next(k for k, row in enumerate(rows) if row.quantity == f"variance_explained:{name}")
-        rows[at] = replace(rows[at], null=threshold)
-        rows.append(_estimate(f"permutation_p:{name}", p, why, n=units, **where))
+        rows[at] = replace(rows[at], null=null.threshold)
+        rows.append(_estimate(f"permutation_p:{name}", null.p, null.reason, n=units, **where))
         moves = moving[name]
         method = f"least and greatest over z-scoring, whitening and {len(moves.gauge)} unit rescalings"
         rows.append(Estimate(f"variance_band:{name}", moves.raw, moves.low, moves.high, method, n=units, **where))
@@ -95,11 +89,39 @@ def overview(
         variances, r2 = component_r2(pca, t, columns)
         rows.append(Estimate(f"largest_component:{name}", float(np.nanargmax(r2)) + 1, n=units, **where))
     rows.append(Estimate("effective_dimension", effective_dimension(variances), n=units, **where))
-    warnings = guards(coding, fit.table, v, split="fit split") + guards(coding, test.table, t, split="test split")
+    warnings = (
+        notes + guards(coding, fit.table, v, split="fit split") + guards(coding, test.table, t, split="test split")
+    )
     copies = shared_rows(fit.x, test.x)
     if copies:
         warnings.append(f"{copies} of {t.n} rows of the test split also occur in the fit split")
     return Overview(rows, warnings, errors, v, t, spread)
+
+
+def _null(
+    fit: Labelled,
+    test: Labelled,
+    columns: tuple[np.ndarray, np.ndarray],
+    coding: Coding,
+    name: str,
+    *,
+    seed: int,
+    draws: int,
+) -> tuple[Null, list[str]]:
+    """Permutations within strata of the other labels; within clusters alone, which is said, where those fix the label."""
+    groups = None if fit.groups is None or test.groups is None else (fit.groups, test.groups)
+    sides = (fit.x, columns[0]), (test.x, columns[1])
+    strata = strata_of(coding, fit.table, name), strata_of(coding, test.table, name)
+    try:
+        null = permutation_null(*sides, seed=seed, strata=strata, groups=groups, draws=draws)
+        why = null.reason
+    except StatisticsError as error:  # strata that vary within groups
+        why = str(error)
+    if not why:
+        return null, []
+    loose = permutation_null(*sides, seed=seed, groups=groups, draws=draws)
+    within = "permuted over all rows" if groups is None else "permuted with regard to clusters alone"
+    return loose, [f"label {name!r} is {within}, so that its null does not hold the other labels fixed ({why})"]
 
 
 def _of_density(name: str, found: Density, where: Mapping[str, Any]) -> list[Estimate]:
