@@ -56,11 +56,15 @@ def summary(here: Shown) -> Iterable[str]:
             continue
         split = length_split(here.kinds[name].farther[0])
         values = here.weights(name, "farther")
+        rest = [
+            f"{component.replace(f'{values[0][0]},', 'that')} in {100 * weight:.1f}%"
+            for component, weight in values[1:4]
+        ]
         yield (
-            f"{name}: with two digits more the rule gives {100 * here.value('equivalence', name, split):.1f}% of the "
-            f"answers to {split.removeprefix('len_').replace('_', '+')} digits; the rest: "
-            + (", ".join(f"{component} {100 * weight:.1f}%" for component, weight in values[1:4]) or "unexplained")
-            + "."
+            f"{name}: with two digits more in either operand the answers are {values[0][0]} in {100 * values[0][1]:.1f}%"
+            + (f", {', '.join(rest)}" if rest else "")
+            + f"; the rule gives {100 * here.value('equivalence', name, split):.1f}% of those to "
+            f"{split.removeprefix('len_').replace('_', ' + ')} digits."
         )
 
 
