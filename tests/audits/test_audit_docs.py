@@ -54,7 +54,13 @@ def test_every_file_and_command_of_the_tutorial(tmp_path: Path) -> None:
 
 def test_its_specs_are_valid(tmp_path: Path) -> None:
     write_files(tmp_path)
-    assert {read_spec(p).name for p in tmp_path.glob("*.yaml")} == {"counting", "theirs", "adder", "shapes", "recordings"}
+    assert {read_spec(p).name for p in tmp_path.glob("*.yaml")} == {
+        "counting",
+        "theirs",
+        "adder",
+        "shapes",
+        "recordings",
+    }
 
 
 def test_the_ten_lines_of_python_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +91,9 @@ def documented(section: str) -> set[str]:
     return {n for f in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.MULTILINE) for n in re.findall(r"`(\w+)`", f)}
 
 
-@pytest.mark.parametrize(("section", "part"), [("Splits", SplitSpec), ("The rule behind", Rule), ("Loud, quiet", Features)])
+@pytest.mark.parametrize(
+    ("section", "part"), [("Splits", SplitSpec), ("The rule behind", Rule), ("Loud, quiet", Features)]
+)
 def test_it_names_fields_that_exist(section: str, part: type[Part]) -> None:
     found = documented(section)
     assert found
