@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from folders import base
 
@@ -20,6 +21,7 @@ from heldout.audits.summary import FEATURES, LABELLED
 from heldout.errors import ConfigError, HeldoutError, NonFiniteError, StatisticsError
 from heldout.evidence import read_estimates
 from heldout.report.of_run import render_run
+from heldout.training.checkpoints import write_tensors
 
 PLANTED = '''
 import torch
@@ -127,7 +129,7 @@ def test_loud_and_important_are_told_apart(tmp_path: Path) -> None:
     assert {record["split"]: record["units"] for record in kept} == {"id": 400, "rare": 2000}
 
 
-def test_labels_come_from_a_function_and_training_runs_are_joined(tmp_path: Path) -> None:
+def test_labels_come_from_a_function_and_networks_stand_apart(tmp_path: Path) -> None:
     two = {"one": {"from": "planted:planted"}, "two": {"from": "planted:planted"}}
     given = spec(
         network=None,
@@ -142,6 +144,29 @@ def test_labels_come_from_a_function_and_training_runs_are_joined(tmp_path: Path
     assert "variance_balanced:word" in set(rows[rows["value"].notna()]["quantity"])
     gone = rows[rows["quantity"] == "variance_balanced:z"]
     assert gone["reason"].str.contains("continuous and has no levels to balance").all()
+
+
+def test_training_runs_are_joined(tmp_path: Path) -> None:
+    state = {"carry.weight": torch.diag(torch.tensor([6.0, 1.0, 0.5])), "out.bias": torch.tensor([0.51, 0.0])}
+    state["out.weight"] = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    for name, loud in {"one": 6.0, "two": 3.0}.items():
+        own = state | {"carry.weight": torch.diag(torch.tensor([loud, 1.0, 0.5]))}
+        write_tensors(tmp_path / f"{name}.safetensors", own, {})
+    network = {"from": "planted:planted", "weights": ["one.safetensors", "two.safetensors"]}
+    asked = {"sites": ["carry"], "labels": ["a", "b"], "draws": 19, "decode": False}
+    run = audited(tmp_path, spec(network=network, features=asked))
+    found = figures(run)
+    loud = found["id", "variance_explained:a"]
+    assert loud["value"] == pytest.approx((9 / 9.5 + 2.25 / 2.75) / 2, abs=0.01)
+    assert loud["seeds"] == 2
+    assert loud["low"] < 9 / 9.5 - 0.1  # two runs that differ: the interval is over runs too
+    assert found["id", "dissociation:b"]["value"] == 1
+    assert found["id", "permutation_p:b"]["value"] == pytest.approx(0.05)
+    assert found["id", "variance_band:a"]["low"] <= loud["value"] <= found["id", "variance_band:a"]["high"]
+    assert found["id", "density:a"]["low"] <= found["id", "density:a"]["value"] <= found["id", "density:a"]["high"]
+    page, _ = render_run(run.path)
+    assert not any("One training run" in w for w in page.warnings)
+    assert any("a is the loudest label on id" in s for s in page.summary)
 
 
 def test_positions_are_rows_and_items_their_clusters(tmp_path: Path) -> None:

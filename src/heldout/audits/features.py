@@ -23,16 +23,20 @@ from heldout.analyses.features.strength import carried_over, refitted
 from heldout.analyses.features.subspace import subspace_removal
 from heldout.analyses.features.variance import fit_map
 from heldout.analyses.tables import Memory
+from heldout.analyses.warning import over_runs
 from heldout.audits.labelled import Rows
 from heldout.audits.spec import Features
 from heldout.errors import ConfigError, StatisticsError
 from heldout.evidence import Estimate
+from heldout.statistics.rule import mean_test
 from heldout.tasks.base import Split
 
 FIGURES, WARNINGS = "features.parquet", "features.json"
 RANDOM = 10  # random subspaces beside each label's own
 DECODED_ROWS, STRENGTHS = 1000, (0.01, 1.0)  # of probes: their cost grows fast, their answer does not
 CARRIED, REFITTED, CHANGED, INDEX = "variance_balanced", "variance_refitted", "changed", "dissociation"
+
+P_VALUES, BAND = ("permutation_p", f"{INDEX}_p"), "variance_band"
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,29 @@ def measure(
         if answering is not None and spec.importance:
             rows += _mattering(answering, seen, test, coding, site, place, seed)
     return [replace(row, seed=place.run) for row in rows], list(dict.fromkeys(warnings))
+
+
+def over_training(runs: Sequence[Estimate]) -> Estimate:
+    """One figure over training runs: their mean, with an interval over runs and units; of one run, that one itself.
+
+    Of p-values the largest (it holds in every run), of a band the widest; what has no interval within a run (density, the
+    place of a component) gets one over runs alone.
+    """
+    first, values = runs[0], [run.value for run in runs]
+    null = float(np.mean([run.null for run in runs]))
+    measure = first.quantity.partition(":")[0]
+    if len(runs) == 1 or not np.isfinite(values).all():
+        return replace(over_runs(runs), null=null)
+    shared: dict[str, Any] = {"null": null, "seed": None, "seeds": len(runs), "n": min(run.n for run in runs)}
+    if measure in P_VALUES:
+        return replace(first, **shared, value=max(values), method=f"the largest of {len(runs)} training runs")
+    if measure == BAND:
+        low, high = min(run.low for run in runs), max(run.high for run in runs)
+        return replace(first, **shared, value=float(np.mean(values)), low=low, high=high)
+    if np.isfinite([run.high - run.low for run in runs]).all():
+        return replace(over_runs(runs), null=null)
+    test = mean_test(values, unit_variance=0.0, n_clusters=None, delta=0.0)
+    return replace(first, **shared, value=test.value, low=test.low, high=test.high, method="t over seeds")
 
 
 def _balanced(
@@ -175,7 +202,7 @@ def _random(site: str, ranks: Mapping[str, int], seen: Overview, fit_split: str,
     return {
         rank: [
             subspace_removal(
-                site, rng.normal(size=(rank, len(mean))), mean, name=f"without random {draw}", fit_split=fit_split
+                site, rng.normal(size=(rank, len(mean))), mean, name=f"random directions {draw}", fit_split=fit_split
             )
             for draw in range(RANDOM)
         ]

@@ -137,7 +137,8 @@ def _table(own: pd.DataFrame, who: str) -> Table:
         caption="Low, high: 95% interval over rows, or clusters of rows. Null: 95th percentile over permuted labels. "
         "Unique: what no other label explains. Units with it: share of live units correlated with it at a false-discovery "
         "rate of 5%. Decoded: accuracy of a linear probe within the split, nested cross-validation. Rank difference: by "
-        "answers changed less by variance, above 0 computed but quiet.",
+        "answers changed less by variance, above 0 computed but quiet. Over training runs: means, the largest p, the widest "
+        "band.",
     )
 
 

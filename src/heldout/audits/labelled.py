@@ -51,8 +51,8 @@ def rows_of(subject: Subject, split: Split, spec: Features, folder: Path, *, see
     """At most about `spec.rows` labelled rows of a split, whole items of it in a random order.
 
     A site of items, (B, D), gives a row an item; one of positions, (B, T, D), one for each position that `spec.positions`
-    names and that has every label; see `_clustered` for what is left out. Raises `ConfigError`
-    where labels are missing or do not fit, `SplitError` where no row is left.
+    names and that has every label; see `_clustered` for what is left out. Raises `ConfigError` where labels are missing or
+    do not fit, `SplitError` where no row is left.
     """
     places = [*spec.sites, *spec.before.values()]
     for place in places:
@@ -71,7 +71,7 @@ def rows_of(subject: Subject, split: Split, spec: Features, folder: Path, *, see
             for place in places:  # names the place where an activation is NaN or infinite
                 data_rows(subject.network, Site.parse(place), reading[place], given, where=where)
             rows = {place: _as_rows(subject, place, reading[place], batch) for place in places}
-            labels = of_labels(subject, batch)
+            labels = of_labels(batch)
             item, keep, taken = _kept(rows, labels, batch, spec)
             for place, kept in rows.items():
                 parts[place].append(kept.detach().cpu().reshape(-1, kept.shape[-1])[torch.from_numpy(keep)])
@@ -121,15 +121,13 @@ def rows_of_files(name: str, spec: SplitSpec, features: Features, folder: Path) 
     return Rows(x, {c: table[c] for c in wanted}, unit, features.groups is not None, np.empty(0, dtype=np.int64))
 
 
-def _labelling(spec: Features, folder: Path) -> Callable[[Subject, Batch], dict[str, np.ndarray]]:
+def _labelling(spec: Features, folder: Path) -> Callable[[Batch], dict[str, np.ndarray]]:
     """Batch -> label -> (B,) or (B, T): from the user's function, or the split's strata."""
     if spec.function is None:
-        return lambda subject, batch: {
-            name: _stratum(name, batch) for name in spec.labels or tuple(map(str, batch.strata))
-        }
+        return lambda batch: {name: _stratum(name, batch) for name in spec.labels or tuple(map(str, batch.strata))}
     function = import_function(spec.function, folder, field=FIELD)
 
-    def asked(subject: Subject, batch: Batch) -> dict[str, np.ndarray]:
+    def asked(batch: Batch) -> dict[str, np.ndarray]:
         try:
             with importable(folder):
                 given = function(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from heldout.analyses.quantities import of_outputs
 from heldout.analyses.summary import CURVE_DRAWS, explained, gap_at_equal_margins
 from heldout.analyses.warning import WARNINGS as EARLY
 from heldout.analyses.warning import over_runs
-from heldout.audits.features import FIGURES, WARNINGS
+from heldout.audits.features import FIGURES, WARNINGS, over_training
 from heldout.audits.steps import read_parts
 from heldout.audits.work import MARGIN_BINS, SEED_IT
 from heldout.errors import NetworkError
@@ -104,11 +104,7 @@ def features(paths: Sequence[Path]) -> list[Estimate]:
     for row in read_estimates(paths).to_dict("records") if paths else ():
         one = Estimate(**{**row, "parameter": None, "seed": int(row["seed"])})
         groups.setdefault((one.quantity, one.network, one.site, one.split), []).append(one)
-    found = []
-    for rows in groups.values():
-        null = float(np.mean([e.null for e in rows]))
-        found.append(replace(over_runs(rows), null=null))
-    return found
+    return [over_training(rows) for rows in groups.values()]
 
 
 def _labelled(ctx: StepContext) -> list[dict[str, Any]]:
