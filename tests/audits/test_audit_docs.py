@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from heldout.audits.spec import Features, Part, Rule, Spec, SplitSpec, read_spec
+from heldout.audits.parts import Features, Part, Rule, SplitSpec
+from heldout.audits.spec import Spec, read_spec
 from heldout.networks.load import importable
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "audit.md"

@@ -272,8 +272,8 @@ def test_one_more_training_run_is_computed_alone(tmp_path: Path) -> None:
 
 
 def test_a_file_among_arguments_is_read_by_content(tmp_path: Path) -> None:
+    from heldout.audits.parts import SplitSpec
     from heldout.audits.sources import fingerprint
-    from heldout.audits.spec import SplitSpec
 
     (tmp_path / "a.npy").write_bytes(b"one")
     spec = SplitSpec(role="test", function="mine:points", arguments={"path": "a.npy", "mode": "a"})

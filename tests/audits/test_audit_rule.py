@@ -16,10 +16,11 @@ from folders import base, write
 
 import heldout
 from heldout.analyses.faithfulness import Subject
+from heldout.audits.parts import Rule
 from heldout.audits.rule import discovered, record
 from heldout.audits.rule_page import rule_section, rule_sentences
 from heldout.audits.running import run_audit
-from heldout.audits.spec import Rule, parse_spec
+from heldout.audits.spec import parse_spec
 from heldout.audits.steps import SUMMARY, steps
 from heldout.audits.summary import RULES, _rules
 from heldout.errors import ConfigError, NetworkError

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from heldout.audits.parts import Decode
 from heldout.audits.sources import resolve
-from heldout.audits.spec import Decode
 from heldout.errors import ConfigError
 from heldout.networks.load import _quiet, _transformers, call, import_function
 

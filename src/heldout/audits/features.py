@@ -25,7 +25,7 @@ from heldout.analyses.features.variance import fit_map
 from heldout.analyses.tables import Memory
 from heldout.analyses.warning import over_runs
 from heldout.audits.labelled import Rows
-from heldout.audits.spec import Features
+from heldout.audits.parts import Features
 from heldout.errors import ConfigError, StatisticsError
 from heldout.evidence import Estimate
 from heldout.statistics.rule import mean_test

@@ -15,8 +15,8 @@ from heldout.activations.capture import Accumulator, capture
 from heldout.activations.edits import Edit, Reconstructs
 from heldout.activations.sites import Site, module_at
 from heldout.analyses.faithfulness import Subject
+from heldout.audits.parts import AnyReading, Families, Probe
 from heldout.audits.readings import ROWS, Tensors, class_direction, edits_of, sites_of, wants_mean, wants_rows
-from heldout.audits.spec import AnyReading, Families, Probe
 from heldout.evidence import Origin
 from heldout.proxies.clusters import KMeans
 from heldout.proxies.controls import Mean, RandomSubspace

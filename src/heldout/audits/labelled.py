@@ -18,8 +18,8 @@ from heldout.activations.sites import Site, module_at, resolve_view, to_rows
 from heldout.activations.tap import Tap
 from heldout.analyses.faithfulness import Subject
 from heldout.analyses.features.overview import Labelled
+from heldout.audits.parts import Features, SplitSpec
 from heldout.audits.sources import resolve
-from heldout.audits.spec import Features, SplitSpec
 from heldout.errors import ConfigError, HeldoutError, SplitError, unknown
 from heldout.networks.load import import_function, importable
 from heldout.tasks.base import Batch, Split

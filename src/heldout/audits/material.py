@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from heldout.analyses.outputs import scoring_of
 from heldout.analyses.scoring import Scoring
+from heldout.audits.parts import Network, ScoringSpec, SplitSpec, Vector
 from heldout.audits.sources import resolve
-from heldout.audits.spec import Network, ScoringSpec, SplitSpec, Vector
 from heldout.errors import CheckpointError, ConfigError, SplitError, unknown
 from heldout.networks.load import DTYPES, call, from_function, from_huggingface, import_function
 from heldout.tasks.base import Split, check_disjoint

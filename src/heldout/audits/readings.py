@@ -18,8 +18,8 @@ from heldout.activations.edits import Edit, rowwise
 from heldout.activations.sites import Site, module_at, position_mask, resolve_view, to_rows
 from heldout.activations.tap import EditFunction, Tap
 from heldout.audits.material import load_vector
+from heldout.audits.parts import AnyReading, Circuit, Function, Made, Probe, SparseAutoencoder, Steering
 from heldout.audits.sources import resolve
-from heldout.audits.spec import AnyReading, Circuit, Function, Made, Probe, SparseAutoencoder, Steering
 from heldout.errors import ConfigError, ProxyError, SplitError
 from heldout.evidence import Origin
 from heldout.networks.load import call, from_function, import_function

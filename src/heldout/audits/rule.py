@@ -18,7 +18,7 @@ from heldout.analyses.equivalence.discovery import discover_rule
 from heldout.analyses.equivalence.found import Relation
 from heldout.analyses.equivalence.intake import number_in
 from heldout.analyses.faithfulness import Subject
-from heldout.audits.spec import Rule
+from heldout.audits.parts import Rule
 from heldout.errors import ConfigError, HeldoutError
 from heldout.networks.load import import_function, importable
 from heldout.tasks.base import Batch, Split

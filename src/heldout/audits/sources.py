@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from heldout.audits.spec import Part
+from heldout.audits.parts import Part
 from heldout.errors import ConfigError, choices
 
 CODE = ("from", "function")  # fields that name code

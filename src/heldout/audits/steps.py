@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from heldout.audits import work
+from heldout.audits.parts import Part, SplitSpec
 from heldout.audits.sources import fingerprint, plain
-from heldout.audits.spec import Part, Spec, SplitSpec
+from heldout.audits.spec import Spec
 from heldout.errors import ConfigError
 from heldout.runs import Step, StepContext
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from heldout.audits.spec import AnyReading, Decode, Families, Features, Network, Rule, ScoringSpec, SplitSpec
+from heldout.audits.parts import AnyReading, Decode, Families, Features, Network, Rule, ScoringSpec, SplitSpec
 from heldout.errors import HeldoutError, NetworkError
 from heldout.runs import StepContext
 

@@ -29,7 +29,7 @@ from heldout.analyses.equivalence.representation import (
 from heldout.analyses.equivalence.spectrum import spectrum
 from heldout.analyses.equivalence.structure import ClassStructure, permuted_hits, silhouettes
 from heldout.analyses.equivalence.swap import swap
-from heldout.analyses.equivalence.transfer import crossed_values, probe_origin, probe_values
+from heldout.analyses.equivalence.transfer import Probe, crossed_values, probe_origin
 from heldout.analyses.tables import Folder
 from heldout.evidence import Cell, Origin
 from heldout.runs import StepContext
@@ -224,10 +224,12 @@ class _Inside:
         """Linear probes fitted on train; of the digit that the rule ignores, on half of each split."""
         for site in self.sites:
             fit = self._rows(self.fit, site).numpy()
+            known = ("units", "carry_out", "first_digit")
+            probes = {fact: Probe(fit, self.fit.facts[fact], rng=self.rng) for fact in known}
             for split, place in self.places.items():
                 rows = self._rows(place, site).numpy()
-                for fact in ("units", "carry_out", "first_digit"):
-                    values = probe_values(fit, self.fit.facts[fact], rows, place.facts[fact], rng=self.rng)
+                for fact, probe in probes.items():
+                    values = probe.values(rows, place.facts[fact])
                     add_scores(folder, self._cell(split, probe_origin(site, fact, "train")), place.labels, values)
                 ignored = place.facts["ignored_digit"]
                 if len(np.unique(ignored)) > 1:

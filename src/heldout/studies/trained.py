@@ -5,8 +5,8 @@
       train: {role: fit, function: "heldout.studies.trained:split", arguments: {run: runs/dyck-laptop, name: train}}
     features: {sites: [blocks.1], labels: [depth, bracket], kinds: {depth: continuous, bracket: categorical}}
 
-Labels are strata (B, T), -100 at positions that have none. A relative path of a run is taken from where the command runs. An audit
-does not see that a run was made again under the same path: then use `--fresh '*'`.
+Labels are strata (B, T), -100 at positions that have none. A relative path of a run is taken from where the command runs. An
+audit does not see that a run was made again under the same path: then use `--fresh '*'`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from heldout.analyses.equivalence.representation import (
     same_class,
 )
 from heldout.analyses.equivalence.structure import ClassStructure, permuted_hits, silhouettes
-from heldout.analyses.equivalence.transfer import crossed_values, probe_origin, probe_values
+from heldout.analyses.equivalence.transfer import Probe, crossed_values, probe_origin
 from heldout.errors import ConfigError, SiteError, StatisticsError
 from heldout.statistics.permutation import null_p
 
@@ -194,11 +194,11 @@ def test_probes_read_what_is_there_and_only_that() -> None:
     (a, b), (c, d) = operands(800, high=LOW), operands(800, low=1000, seed=1)
     rng = np.random.default_rng(0)
     here, there = (collect(Adder(LOW), items(*pair), "sum", 9).numpy() for pair in ((a, b), (c, d)))
-    values = probe_values(here, (a + b) % 10, there, (c + d) % 10, rng=rng, shuffles=40)
+    values = Probe(here, (a + b) % 10, rng=rng, shuffles=40).values(there, (c + d) % 10)
     assert values["correct"].all()  # classes have no spread at all within: the floor keeps the probe defined
     assert values["shuffled"].mean() == pytest.approx(0.1, abs=0.04)
     assert values["majority"].mean() == np.bincount((c + d) % 10).max() / 800
-    hidden = probe_values(here, a // 10 % 10, there, c // 10 % 10, rng=rng)  # tens of a are not at this position
+    hidden = Probe(here, a // 10 % 10, rng=rng).values(there, c // 10 % 10)  # tens of a are not at this position
     assert hidden["correct"].mean() == pytest.approx(0.1, abs=0.05)
 
 
@@ -213,7 +213,7 @@ def test_the_ignored_digit_is_decodable_where_it_is_and_erased_where_it_is_not()
     assert erased["correct"].mean() == pytest.approx(1 / 9, abs=0.04)
     assert erased["shuffled"].mean() == pytest.approx(1 / 9, abs=0.04)
     with pytest.raises(StatisticsError, match="oracle"):
-        probe_values(kept[:10], np.zeros(10), kept, a // LOW, rng=rng)
+        Probe(kept[:10], np.zeros(10), rng=rng)
     with pytest.raises(StatisticsError, match="two units"):
         crossed_values(kept, a // LOW, np.zeros(len(a)), rng=rng)
 

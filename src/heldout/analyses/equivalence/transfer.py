@@ -20,44 +20,42 @@ from heldout.evidence import Origin
 FLOOR = 1e-6  # of the mean variance of a feature, added to each: above float32's rounding, below a faint trace
 
 
-def probe_values(
-    fit_rows: np.ndarray,
-    fit_labels: np.ndarray,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    *,
-    rng: np.random.Generator,
-    shuffles: int = 5,
-) -> dict[str, np.ndarray]:
-    """A probe fitted on (N, D) activations and labels, tested on others: additive measures of each tested row.
-
-    - ``correct``: 0 or 1. It shows that the label can be read there linearly, not that the network reads it.
-    - ``shuffled``: the mean over `shuffles` probes fitted to permuted labels, 0 to 1: what this many parameters reach
-      without any relation.
-    - ``majority``: 0 or 1, the row has the most frequent label of the *tested* rows: no constant answer does better.
+class Probe:
+    """A probe fitted once on (N, D) activations and labels, with `shuffles` fitted to permuted labels beside it.
 
     Raises `StatisticsError` where the label does not vary among the rows of the fit.
     """
-    if len(np.unique(fit_labels)) < 2:
-        raise StatisticsError(
-            f"the label is {fit_labels[0]} in all {len(fit_labels)} rows that a probe would be fitted on; what varies "
-            "only out of distribution is read by crossed_values, which is declared an oracle"
-        )
-    if shuffles < 1:
-        raise ConfigError(f"a probe needs at least one shuffled control; got {shuffles}")
-    chance = [_predict(fit_rows, rng.permutation(fit_labels), rows) == labels for _ in range(shuffles)]
-    kinds, counts = np.unique(labels, return_counts=True)
-    return {
-        "correct": (_predict(fit_rows, fit_labels, rows) == labels).astype(np.float64),
-        "shuffled": np.mean(chance, axis=0),
-        "majority": (labels == kinds[counts.argmax()]).astype(np.float64),
-    }
+
+    def __init__(self, rows: np.ndarray, labels: np.ndarray, *, rng: np.random.Generator, shuffles: int = 5) -> None:
+        if len(np.unique(labels)) < 2:
+            raise StatisticsError(
+                f"the label is {labels[0]} in all {len(labels)} rows that a probe would be fitted on; what varies only out "
+                "of distribution is read by crossed_values, which is declared an oracle"
+            )
+        if shuffles < 1:
+            raise ConfigError(f"a probe needs at least one shuffled control; got {shuffles}")
+        self._model = _fitted(rows, labels)
+        self._shuffled = [_fitted(rows, rng.permutation(labels)) for _ in range(shuffles)]
+
+    def values(self, rows: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Additive measures of each tested row.
+
+        - ``correct``: 0 or 1. It shows that the label can be read there linearly, not that the network reads it.
+        - ``shuffled``: the mean over the shuffled probes, 0 to 1: what this many parameters reach without any relation.
+        - ``majority``: 0 or 1, the row has the most frequent label of the *tested* rows: no constant answer does better.
+        """
+        kinds, counts = np.unique(labels, return_counts=True)
+        return {
+            "correct": (self._model.predict(rows) == labels).astype(np.float64),
+            "shuffled": np.mean([model.predict(rows) == labels for model in self._shuffled], axis=0),
+            "majority": (labels == kinds[counts.argmax()]).astype(np.float64),
+        }
 
 
 def crossed_values(
     rows: np.ndarray, labels: np.ndarray, units: np.ndarray, *, rng: np.random.Generator, shuffles: int = 5
 ) -> dict[str, np.ndarray]:
-    """`probe_values` of each row from a probe fitted on the other half of the units; an oracle where the split is a test.
+    """`Probe.values` of each row from a probe fitted on the other half of the units; an oracle where the split is a test.
 
     ``majority`` is then the most frequent label of the row's own half.
     """
@@ -67,7 +65,7 @@ def crossed_values(
     first = np.isin(units, rng.permutation(kinds)[: len(kinds) // 2])
     found: dict[str, np.ndarray] = {}
     for half in (first, ~first):
-        part = probe_values(rows[~half], labels[~half], rows[half], labels[half], rng=rng, shuffles=shuffles)
+        part = Probe(rows[~half], labels[~half], rng=rng, shuffles=shuffles).values(rows[half], labels[half])
         for name, values in part.items():
             found.setdefault(name, np.empty(len(rows)))[half] = values
     return found
@@ -78,13 +76,11 @@ def probe_origin(site: str, label: str, fit_split: str, *, oracle: bool = False)
     return Origin(f"probe.{label}", site, fit_split=fit_split, oracle=oracle, settings={"floor": FLOOR})
 
 
-def _predict(fit_rows: np.ndarray, fit_labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _fitted(rows: np.ndarray, labels: np.ndarray) -> Any:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    covariance = _Floored(FLOOR * float(np.var(fit_rows, axis=0).mean()))
-    model = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=covariance).fit(fit_rows, fit_labels)
-    predicted: np.ndarray = model.predict(rows)
-    return predicted
+    covariance = _Floored(FLOOR * float(np.var(rows, axis=0).mean()))
+    return LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=covariance).fit(rows, labels)
 
 
 class _Floored:
