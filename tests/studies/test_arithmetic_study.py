@@ -20,8 +20,9 @@ from heldout.errors import ConfigError
 from heldout.evidence import Cell, read_estimates
 from heldout.statistics.claims import Claim
 from heldout.statistics.verdict import Judgement, judge
-from heldout.studies.arithmetic import ArithmeticConfig, Trained, claims, length_split
+from heldout.studies.arithmetic import ArithmeticConfig, Trained, length_split
 from heldout.studies.arithmetic_answers import SHUFFLED, TRAINED, UNTRAINED, measure, rules
+from heldout.studies.arithmetic_claims import claims
 from heldout.studies.arithmetic_inside import Place
 from heldout.studies.arithmetic_judge import answer_tests, theory_tests
 from heldout.studies.arithmetic_repair import batches, long_examples

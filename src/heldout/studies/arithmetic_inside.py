@@ -33,7 +33,8 @@ from heldout.analyses.equivalence.transfer import Probe, crossed_values, probe_o
 from heldout.analyses.tables import Folder
 from heldout.evidence import Cell, Origin
 from heldout.runs import StepContext
-from heldout.studies.arithmetic import CLASS_SITE, Trained, length_split
+from heldout.studies.arithmetic import Trained, length_split
+from heldout.studies.arithmetic_claims import CLASS_SITE
 from heldout.studies.arithmetic_train import (
     answers_of,
     build_network,

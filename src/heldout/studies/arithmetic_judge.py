@@ -15,25 +15,21 @@ from heldout.evidence import Cell, Estimate, write_estimates
 from heldout.runs import StepContext
 from heldout.statistics.claims import Gate
 from heldout.statistics.verdict import Finding, judge
-from heldout.studies.arithmetic import (
+from heldout.studies.arithmetic import METHODS, SCRATCH, Lengths, Trained, length_split
+from heldout.studies.arithmetic_answers import RULES
+from heldout.studies.arithmetic_claims import (
     ACCURATE,
     APART,
     CLASS_SITE,
     LAWS,
     LEARNT,
     LONG_WRONG,
-    METHODS,
     PRODUCT,
-    SCRATCH,
     TELLS,
     WITHIN,
-    Lengths,
-    Trained,
     claims,
-    length_split,
     sum_name,
 )
-from heldout.studies.arithmetic_answers import RULES
 from heldout.studies.arithmetic_inside import INSIDE, RANDOM, REMOVED, SCALED, STRUCTURE
 from heldout.studies.audited import CLAIMS, ESTIMATES
 from heldout.studies.judging import Judging

@@ -8,8 +8,9 @@ import pandas as pd
 from heldout.analyses.equivalence.theory import accuracy
 from heldout.figures import Figure, Matrix, forest, heatmap, training_curves
 from heldout.figures.page import Section, Table
-from heldout.studies.arithmetic import METHODS, Trained, length_split, sum_name
+from heldout.studies.arithmetic import METHODS, Trained, length_split
 from heldout.studies.arithmetic_answers import EXAMPLES, TRAINED
+from heldout.studies.arithmetic_claims import sum_name
 from heldout.studies.arithmetic_shown import UNIT, Shown, place, read, rounded
 from heldout.studies.arithmetic_train import ASIDE, WATCHED
 

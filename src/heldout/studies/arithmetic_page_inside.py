@@ -7,7 +7,7 @@ import pandas as pd
 
 from heldout.figures import Figure, Matrix, forest, heatmap, scatter_components
 from heldout.figures.page import Section, Table
-from heldout.studies.arithmetic import CLASS_SITE
+from heldout.studies.arithmetic_claims import CLASS_SITE
 from heldout.studies.arithmetic_inside import BESIDE, RANDOM, SCALED, STRUCTURE
 from heldout.studies.arithmetic_shown import UNIT, Shown, read, rounded
 
