@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 LEVEL = 0.05
 MARGIN = 0.1  # by which a rule must beat what the grammar reaches on shuffled answers
 SHUFFLES = 199
+REMAINDERS = 4096  # a power of two
 ABSENT, MISSING = 255, 254  # a code that no answer has, and no answer: they match nothing, each other neither
 
 
@@ -97,11 +98,14 @@ def _places(codes: Ints, answers: Ints) -> NDArray[np.uint8]:
     place = np.full(codes.shape, ABSENT, dtype=np.uint8)
     if not len(known):
         return place
-    # A small table of remainders first: a search for every code would cost ten times as much.
-    listed = np.zeros(4096, dtype=bool)
-    listed[known & 4095] = True
-    maybe = listed[codes & 4095]
-    some = codes[maybe]
-    found = np.minimum(np.searchsorted(known, some), len(known) - 1)
+    # By a small table of remainders: a search for every code would cost ten times as much.
+    remainders = known & (REMAINDERS - 1)
+    listed = np.full(REMAINDERS, ABSENT, dtype=np.uint8)
+    listed[remainders] = np.arange(len(known))
+    first = listed[codes & (REMAINDERS - 1)]
+    maybe = first != ABSENT
+    some, found = codes[maybe], first[maybe]
+    if len(np.unique(remainders)) < len(known):  # two answers share one: those few codes are searched for
+        found = np.minimum(np.searchsorted(known, some), len(known) - 1).astype(np.uint8)
     place[maybe] = np.where(known[found] == some, found, ABSENT)
     return place
