@@ -114,7 +114,7 @@ class ArithmeticConfig(Config):
     moduli: tuple[Modular, ...] = ((100, 3), (150, 2))
     modular_spare: PositiveInt = 2
     modular_pairs: PositiveInt = 10_000
-    modular_steps: PositiveInt = 16_000
+    modular_steps: PositiveInt = 40_000
     modular_schedule: Schedule = "constant"
     modular_learning_rate: Rate = 1e-3
     modular_dropout: Dropout = 0.1
