@@ -39,6 +39,8 @@ _PUBLIC = {
     # the rule behind a model's answers
     "discover_rule": "heldout.analyses.equivalence.discovery",
     "Relation": "heldout.analyses.equivalence.found",
+    # how alike two representations are
+    "similarity": "heldout.analyses.similarity.measures",
     # errors
     "HeldoutError": "heldout.errors",
 }
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from heldout.analyses.outputs import Embedding as Embedding
     from heldout.analyses.outputs import Regression as Regression
     from heldout.analyses.scoring import Scoring as Scoring
+    from heldout.analyses.similarity.measures import similarity as similarity
     from heldout.errors import HeldoutError as HeldoutError
     from heldout.proxies.checks import check_proxy as check_proxy
     from heldout.proxies.clusters import KMeans as KMeans
