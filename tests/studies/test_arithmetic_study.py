@@ -108,6 +108,11 @@ def test_training_ends_when_what_was_set_aside_has_been_right_for_long_enough() 
         assert not until(history)
     history.add(400, {"id_select/truth": 0.7})
     assert until(history)
+    patient = settled(200, right_at_end=True)
+    assert patient is not None
+    assert not patient(history)  # a dip
+    history.add(500, {"id_select/truth": 1.0})
+    assert patient(history)
     assert settled(None) is None
     assert [kind.settled for kind in SMALL.networks()] == [2000, 2000, None, 2000, 2000]
     assert [kind.settled for kind in ArithmeticConfig(modular_schedule="cosine").modular()] == [None, None]

@@ -94,7 +94,7 @@ class ArithmeticConfig(Config):
     are taken.
 
     Numbers of steps are the most that are made: at a constant rate, training ends `settled_steps` after `SETTLED` of the
-    pairs that are set aside for it are right.
+    pairs that are set aside for it are right, at the first look at which they are right again.
     """
 
     size: Literal["nano", "micro", "mini"] = "nano"

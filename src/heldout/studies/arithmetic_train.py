@@ -56,21 +56,23 @@ def train_network(ctx: StepContext) -> None:
         settings=settings,
         evaluate=exact,
         progress=lambda done, total, loss: ctx.progress(done, total, f"loss {loss:.3f}"),
-        until=settled(kind.settled),
+        until=settled(kind.settled, right_at_end=True),
     )
     save_weights(network, ctx.out / "weights.safetensors", {"kind": kind.name, "seed": s["seed"]})
     history.frame().to_parquet(ctx.out / "history.parquet", index=False)
 
 
-def settled(after: int | None, on: str = f"{ASIDE}/truth") -> Until | None:
-    """Whether it is `after` updates since what `on` names was first right; the spec's default for pairs set aside."""
+def settled(after: int | None, on: str = f"{ASIDE}/truth", *, right_at_end: bool = False) -> Until | None:
+    """Whether it is `after` updates since what `on` names was first right; the spec's default for pairs set aside. With
+    `right_at_end` it must also be right now: at a constant rate accuracy dips now and then, and a dip is no place to end."""
     if after is None:
         return None
     updates = after
 
     def until(history: History) -> bool:
         right = [step for step, value in history.curve(on) if value >= SETTLED]
-        return bool(right) and history.rows[-1][0] >= right[0] + updates
+        now = history.rows[-1][0]
+        return bool(right) and now >= right[0] + updates and (right[-1] == now or not right_at_end)
 
     return until
 
