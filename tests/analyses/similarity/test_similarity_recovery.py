@@ -13,14 +13,22 @@ from planted_networks import Floats, balanced, network
 from sklearn.linear_model import Ridge
 
 from heldout.analyses.similarity.brains import Recording
+from heldout.analyses.similarity.corrections import sweep
+from heldout.analyses.similarity.equalise import equalise
 from heldout.analyses.similarity.halves import Halves, cka, encoding, rsa, whole
 from heldout.analyses.similarity.measures import MEASURES
 from heldout.analyses.similarity.methods import Method, Stimuli, raw, standard_methods
-from heldout.analyses.similarity.partial import model_rdms, partial_rsa
+from heldout.analyses.similarity.partial import (
+    model_rdms,
+    partial_rsa,
+    similarity_without_labels,
+    similarity_without_subspace,
+)
 from heldout.analyses.similarity.predictivity import PENALTIES
 from heldout.analyses.similarity.rdm import rdm
 from heldout.analyses.similarity.recovered import confusion, gains, ranked, rates
 from heldout.analyses.similarity.recovery import recovery
+from heldout.analyses.similarity.subspaces import Subspaces
 from heldout.errors import ConfigError, EvidenceError, StatisticsError
 from heldout.statistics.intervals import wilson
 
@@ -97,19 +105,22 @@ def test_two_halves_make_the_partial_correlation(by: str) -> None:
     assert joined(rsa(by=by, controls=models)) == pytest.approx(expected, rel=1e-10)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("rows", [15, 100])
-def test_encoding_is_a_ridge_fitted_on_one_split_and_scored_on_the_other(rows: int) -> None:
-    x, y = X[FIT[:rows]], Y[FIT[:rows]]
+@pytest.mark.parametrize("rows", [14, 15, 16, 18, 25, 100])
+@pytest.mark.parametrize("noise", [0.1, 1.0])
+def test_encoding_is_a_ridge_fitted_on_one_split_and_scored_on_the_other(rows: int, noise: float) -> None:
+    rng = np.random.default_rng(0)
+    responses = X @ rng.normal(size=(12, 5)) + noise * rng.normal(size=(200, 5))
+    x, y, new = X[FIT[:rows]], responses[FIT[:rows]], responses[TEST]
     singular = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
     found, loss = [], []
     for share in PENALTIES:
         penalty = share * (singular**2).mean()
-        model = Ridge(alpha=penalty).fit(x, y)
+        model = Ridge(alpha=penalty, solver="svd").fit(x, y)
         freedom = rows - 1 - (singular**2 / (singular**2 + penalty)).sum()
         loss.append(((y - model.predict(x)) ** 2).sum() / freedom**2)
-        found.append(1 - ((Y[TEST] - model.predict(X[TEST])) ** 2).sum() / ((Y[TEST] - y.mean(axis=0)) ** 2).sum())
+        found.append(1 - ((new - model.predict(X[TEST])) ** 2).sum() / ((new - y.mean(axis=0)) ** 2).sum())
     halves = encoding()
-    score = halves.join(halves.of_model(x, X[TEST]), halves.of_brain(y, Y[TEST]))
+    score = halves.join(halves.of_model(x, X[TEST]), halves.of_brain(y, new))
     assert score == pytest.approx(found[int(np.argmin(loss))], rel=1e-9)
 
 
@@ -117,6 +128,31 @@ def test_encoding_of_a_linear_mixture_is_one_and_of_noise_about_zero() -> None:
     rng = np.random.default_rng(0)
     assert joined(encoding(), y=X @ rng.normal(size=(12, 9))) == pytest.approx(1, abs=1e-6)
     assert abs(joined(encoding(), y=rng.normal(size=(200, 9)))) < 0.1
+
+
+def test_the_standard_methods_are_corrections_and_measures_put_together() -> None:
+    easy, names, fit_labels = ["easy"], ("easy", "hard"), STIMULI.fit_labels
+    splits = X[FIT], Y[FIT], fit_labels, X[TEST], Y[TEST]
+    whitened = sweep(X[FIT], Y[FIT], X[TEST], Y[TEST], betas=(0.0, 0.5, 1.0))["similarity"]
+    a, b = (equalise(Subspaces.fit(v[FIT], fit_labels), *names)(v[TEST]) for v in (X, Y))
+    expected = {
+        ("cka", "raw"): MEASURES["cka"].of(X[TEST], Y[TEST]),
+        ("cka", "centred"): whitened[0],
+        ("cka", "whitened-0.5"): whitened[1],
+        ("cka", "whitened"): whitened[2],
+        ("cka", "removed"): similarity_without_subspace(*splits, easy),
+        ("cka", "partial"): similarity_without_labels(*splits, STIMULI.test_labels, easy),
+        ("rsa", "partial"): partial_rsa(rdm(X[TEST]), rdm(Y[TEST]), model_rdms({"easy": LABELS["easy"][TEST]})),
+        ("rsa", "removed"): similarity_without_subspace(*splits, easy, measure="rsa"),
+        ("rsa", "equalised"): MEASURES["rsa"].of(a, b),
+    }
+    methods = {(m.measure, m.correction): m for m in standard_methods(STIMULI, loud=easy, betas=(0.0, 0.5, 1.0))}
+    assert len(methods) == 3 * 7
+    for key, value in expected.items():
+        sides = [methods[key].correct(v[FIT], v[TEST]) for v in (X, Y)]
+        halves = methods[key].halves
+        score = halves.join(halves.of_model(*sides[0]), halves.of_brain(*sides[1]))
+        assert score == pytest.approx(value, rel=1e-9), key
 
 
 # -- brains ----------------------------------------------------------------------------------------------------------

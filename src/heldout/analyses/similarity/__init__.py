@@ -1,5 +1,5 @@
-"""How alike two representations of the same stimuli are: measures, their null values, and how sure one can be.
+"""How alike two sets of activations of the same stimuli are: measures, and what it takes to believe them.
 
-Everything starts from activations (N, D), stimuli in rows. `measures` names what can be computed; `rdm`, `compare`, `cka`,
-`procrustes` and `predictivity` compute it; `inference` puts intervals, nulls and ceilings beside it.
+`measures` has them by name, `inference` their intervals, nulls and ceilings, `corrections`, `partial` and `equalise` what can be
+done about loud features, and `recovery` how often a measure finds the true computation again. See docs/similarity.md.
 """
