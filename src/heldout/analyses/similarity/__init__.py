@@ -1,5 +1,6 @@
-"""How alike two sets of activations of the same stimuli are: measures, and what it takes to believe them.
+"""How alike two representations of the same stimuli are: measures, their null values, and how sure one can be.
 
-`measures` has them by name, `inference` their intervals, nulls and ceilings, `corrections`, `partial` and `equalise` what can be
-done about loud features, and `recovery` how often a measure finds the true computation again. See docs/similarity.md.
+Everything starts from activations (N, D), stimuli in rows. `measures` names what can be computed; `rdm`, `compare`, `cka`,
+`procrustes` and `predictivity` compute it; `inference` puts intervals, nulls and ceilings beside it. `corrections`,
+`partial`, `equalise` and `ceiling` take loud features out of a comparison; `recovery` asks what finds the true computation.
 """
