@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from heldout.audits.parts import Features, Part, Rule, SplitSpec
+from heldout.audits.parts import Features, Part, Rule, Similarity, SplitSpec
 from heldout.audits.spec import Spec, read_spec
 from heldout.networks.load import importable
 
@@ -33,7 +33,7 @@ def test_every_file_and_command_of_the_tutorial(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed")
     write_files(tmp_path)
     commands = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
-    assert len(commands) == 10
+    assert len(commands) == 11
     said = ""
     for command in commands:
         program, *rest = command.split()
@@ -51,6 +51,8 @@ def test_every_file_and_command_of_the_tutorial(tmp_path: Path) -> None:
     assert "carry: colour is the loudest label on id" in page.read_text()
     assert "computed but quiet: shape" in page.read_text()
     assert len(list(tmp_path.glob("runs/audit-recordings-*/report.html"))) == 1
+    (page,) = tmp_path.glob("runs/audit-twins-*/report.html")
+    assert "one | two at 3: CKA (linear, debiased)" in page.read_text()
 
 
 def test_its_specs_are_valid(tmp_path: Path) -> None:
@@ -61,6 +63,7 @@ def test_its_specs_are_valid(tmp_path: Path) -> None:
         "adder",
         "shapes",
         "recordings",
+        "twins",
     }
 
 
@@ -93,7 +96,8 @@ def documented(section: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("section", "part"), [("Splits", SplitSpec), ("The rule behind", Rule), ("Loud, quiet", Features)]
+    ("section", "part"),
+    [("Splits", SplitSpec), ("The rule behind", Rule), ("Loud, quiet", Features), ("How alike", Similarity)],
 )
 def test_it_names_fields_that_exist(section: str, part: type[Part]) -> None:
     found = documented(section)
@@ -107,3 +111,7 @@ def test_every_field_of_a_rule_is_documented() -> None:
 
 def test_every_field_of_features_is_documented() -> None:
     assert documented("Loud, quiet") == set(Features.model_fields)
+
+
+def test_every_field_of_similarity_is_documented() -> None:
+    assert documented("How alike") == set(Similarity.model_fields)

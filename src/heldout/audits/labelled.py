@@ -70,7 +70,7 @@ def rows_of(subject: Subject, split: Split, spec: Features, folder: Path, *, see
             reading = tap(given)
             for place in places:  # names the place where an activation is NaN or infinite
                 data_rows(subject.network, Site.parse(place), reading[place], given, where=where)
-            rows = {place: _as_rows(subject, place, reading[place], batch) for place in places}
+            rows = {place: as_rows(subject, place, reading[place], batch, field="features.sites") for place in places}
             labels = of_labels(batch)
             item, keep, taken = _kept(rows, labels, batch, spec)
             for place, kept in rows.items():
@@ -156,13 +156,13 @@ def _stratum(name: str, batch: Batch) -> np.ndarray:
     return np.asarray(batch.strata[name].cpu())
 
 
-def _as_rows(subject: Subject, place: str, value: Tensor, batch: Batch) -> Tensor:
-    """(B, D) or (B, T, D)."""
+def as_rows(subject: Subject, place: str, value: Tensor, batch: Batch, *, field: str) -> Tensor:
+    """(B, D) or (B, T, D); `field` of the spec names the place."""
     site = Site.parse(place)
     rows = to_rows(value, resolve_view(site, module_at(subject.network, site), value, subject.network), site)
     if rows.ndim not in (2, 3) or len(rows) != len(batch):
         raise ConfigError(
-            f"features.sites: {place} has shape {tuple(value.shape)}; labels belong to items, (B, D), or positions, "
+            f"{field}: {place} has shape {tuple(value.shape)}; rows belong to items, (B, D), or positions, "
             "(B, T, D): choose another view of it (@flat gives one row an item)"
         )
     return rows

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from heldout.audits.alike_page import alike_section, alike_sentences
 from heldout.audits.features_page import feature_sentences, features_section
 from heldout.audits.rule_page import rule_section, rule_sentences
 from heldout.audits.sections import UNIT, disagreements, early_warning, most_telling, reasons
 from heldout.audits.steps import SUMMARY
-from heldout.audits.summary import AUDITS, ESTIMATES, FEATURES, LABELLED, RULES, WORST
+from heldout.audits.summary import ALIKE, ALIKE_CAUTIONS, AUDITS, ESTIMATES, FEATURES, LABELLED, RULES, WORST
 from heldout.evidence import read_estimates
 from heldout.figures import accuracy_figure, faithfulness_curves, gap_figure
 from heldout.figures.base import edit_name
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 READ = "Does what was read off this network still hold where it was not made?"
 ANSWERED = "Which rule do the answers of this network follow?"
 CARRIED = "Which labels do activations carry loudly, which quietly, and which matter?"
+ALIKE_IN = "Are these networks alike, and do they stay so where they were not compared?"
 SUMMED = 6  # readings that the summary names
 CURVES = {  # quantity -> title; drawn where the scoring has it
     "same_prediction": "Agreement against size",
@@ -46,7 +48,8 @@ def audit_page(run: Run) -> Page:
     estimates = read_estimates(folder / ESTIMATES)
     names = (AUDITS, WORST, RULES, LABELLED, "splits.json")
     audits, worst, rules, labelled, splits = (json.loads((folder / name).read_text()) for name in names)
-    figures = read_estimates(folder / FEATURES)
+    figures, alike = (read_estimates(folder / name) for name in (FEATURES, ALIKE))
+    cautions = json.loads((folder / ALIKE_CAUTIONS).read_text())
     reference = run.manifest["reference"]
     sections: list[Section | None] = []
     if audits:
@@ -57,19 +60,24 @@ def audit_page(run: Run) -> Page:
             early_warning(estimates, top),
             disagreements(worst, config["scoring"]["kind"], top),
         ]
-    sections += [rule_section(rules), features_section(figures, labelled), _setting(splits, audits, config)]
+    training_runs = {row["seed"] for row in [*audits, *rules, *labelled]}
+    if len(alike) and not training_runs:
+        training_runs = set(range(int(alike["seeds"].max())))
+    sections += [rule_section(rules), features_section(figures, labelled), alike_section(alike, cautions)]
+    sections += [_setting(splits, audits, config)]
     return Page(
         title=config["name"],
-        question=READ if audits else ANSWERED if rules else CARRIED,
+        question=READ if audits else ANSWERED if rules else CARRIED if labelled else ALIKE_IN,
         summary=(
             *(_summary(estimates) if audits else ()),
             *rule_sentences(rules),
             *feature_sentences(figures, reference),
+            *alike_sentences(alike, reference),
         ),
         identity=tuple(_identity(a) for a in audits),
         sections=tuple(s for s in sections if s is not None),
         manifest=run.manifest,
-        warnings=_warnings(run, audits, {row["seed"] for row in [*audits, *rules, *labelled]}),
+        warnings=_warnings(run, audits, training_runs),
         edited=bool(audits),
     )
 

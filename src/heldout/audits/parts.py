@@ -15,6 +15,18 @@ from heldout.errors import choices
 Sizes = tuple[PositiveInt, ...]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=60)]
 OneOrMore = str | tuple[str, ...]
+# Of `heldout.analyses.similarity.measures`, named here so that reading a spec loads no analysis; a test compares them.
+MEASURES = (
+    "cka",
+    "cka-biased",
+    "rsa",
+    "rsa-spearman",
+    "rsa-kendall",
+    "rsa-euclidean",
+    "procrustes",
+    "predict",
+    "predicted",
+)
 
 
 class Part(BaseModel):
@@ -305,3 +317,40 @@ class Features(Part):
             if self.labels and label not in self.labels:
                 raise ValueError(f"kinds: {label!r} is no label of features; {choices(label, self.labels)}")
         return self
+
+
+class Similarity(Part):
+    """How alike are networks, site by site and split by split? Every two networks are compared; a network of three training
+    runs or more with itself too.
+
+    - `sites`: a site that all networks have, or [site of the first network, site of the second]. Where there is one network
+      (or files), the two sites (or arrays) are compared in it.
+    - `measures`: see `heldout.analyses.similarity.measures`; debiased CKA is the default.
+    - `positions`: of sites (B, T, D) one row an item: one position at random, the last, or the mean over all.
+    - `groups`: the column of label files that names clusters of rows; one row of each is taken, as of the splits' units.
+    - `rows`: at most so many of each split. `draws` of the bootstrap, `permutations` of the null.
+    """
+
+    sites: Annotated[tuple[str | tuple[str, str], ...], Field(min_length=1)]
+    measures: Annotated[tuple[str, ...], Field(min_length=1)] = ("cka",)
+    positions: Literal["one", "last", "mean"] = "one"
+    groups: str | None = None
+    rows: Annotated[int, Field(ge=20)] = 1_000
+    draws: Annotated[int, Field(ge=100)] = 1_000
+    permutations: Annotated[int, Field(ge=19)] = 199
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in self.measures:
+            if name not in MEASURES:
+                raise ValueError(f"measures: unknown measure {name!r}; {choices(name, MEASURES)}")
+        return self
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """(site of the first, site of the second) of each comparison."""
+        return tuple((site, site) if isinstance(site, str) else site for site in self.sites)
+
+    @property
+    def every_site(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(site for pair in self.places for site in pair))

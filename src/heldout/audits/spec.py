@@ -24,10 +24,12 @@ from heldout.audits.parts import (
     Probe,
     Rule,
     ScoringSpec,
+    Similarity,
     SplitSpec,
 )
 from heldout.errors import ConfigError, choices
 
+RUNS_WITHIN = 3  # training runs from which on a network is compared with itself
 ACTIVATIONS = "activations"  # what rows from files are called where a network's name stands
 
 
@@ -57,6 +59,7 @@ class Spec(Part):
     readings: tuple[AnyReading, ...] = ()
     rule: Rule | None = None
     features: Features | None = None
+    similarity: Similarity | None = None
     reference: str | None = None
     select: str | None = None
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -87,8 +90,9 @@ class Spec(Part):
         fits = [n for n, s in self.splits.items() if s.role == "fit"]
         if len(fits) > 1:
             raise ValueError(f"splits: {', '.join(fits)} all have role 'fit'; one is fitted on")
-        if not self.has_readings and self.rule is None and self.features is None:
-            raise ValueError("nothing to test: give sites with families, readings, a rule, or features")
+        if not self.has_readings and self.rule is None and self.features is None and self.similarity is None:
+            raise ValueError("nothing to test: give sites with families, readings, a rule, features, or similarity")
+        self._comparable()
         for name in self.rule_splits:
             if name not in tests:
                 raise ValueError(f"rule.splits: {name!r} is no test split; {choices(name, tests)}")
@@ -105,6 +109,17 @@ class Spec(Part):
             raise ValueError("splits: none has role 'fit', and something is fitted; give one that is")
         return self
 
+    def _comparable(self) -> None:
+        """Raise where similarity has nothing to compare."""
+        if self.similarity is None:
+            return
+        alone = len(self.runs) == 1 and max(self.runs.values()) < RUNS_WITHIN
+        if alone and all(a == b for a, b in self.similarity.places):
+            raise ValueError(
+                "similarity: there is one network, so nothing to compare; give networks, three training runs or more, "
+                "or two sites as [first, second]"
+            )
+
     def _files(self) -> None:
         """Raise where something is asked that activations in files cannot answer."""
         if other := [n for n, s in self.splits.items() if s.activations is None]:
@@ -113,11 +128,11 @@ class Spec(Part):
             )
         if self.network is not None or self.networks:
             raise ValueError("splits give activations, so there is no network to run; leave network out")
-        if self.has_readings or self.rule is not None or self.features is None:
+        if self.has_readings or self.rule is not None:
             raise ValueError(
-                "activations in files answer features alone; give features, and no sites, readings or rule"
+                "activations in files answer features and similarity alone; give these, and no sites, readings or rule"
             )
-        if self.features.function is not None:
+        if self.features is not None and self.features.function is not None:
             raise ValueError("features.function is asked for batches of a network; labels come from the files")
 
     @property

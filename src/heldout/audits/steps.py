@@ -4,11 +4,12 @@
     fit -> score -> match -> null, oracle, warn -> summary
     rule -> summary
     features -> summary
+    similarity -> summary
 
 Fit, match: one for each network and training run. Score, null, oracle, warn, rule, features: one for each of these and
-split. So a network that fails on one split keeps what was computed on the others, and a split that is added is computed
-alone. A key is made of fingerprints of what a step reads, wherever that lies; see `heldout.audits.work` for what the steps
-do.
+split. Similarity: one for each split, of all networks. So a network that fails on one split keeps what was computed on the
+others, and a split that is added is computed alone. A key is made of fingerprints of what a step reads, wherever that lies;
+see `heldout.audits.work` for what the steps do.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def steps(spec: Spec, folder: Path) -> list[Step]:
     for name, runs in spec.runs.items():
         for run in range(runs):
             made.network(name, run)
+    made.similarities()
     settings = {
         "runs": spec.runs,
         "tests": list(spec.tests),
@@ -73,6 +75,16 @@ class _Steps:
             self._readings(name, run)
         self._rules(name, run)
         self._features(name, run)
+
+    def similarities(self) -> None:
+        """One step for each test split, which compares all networks."""
+        spec = self.spec
+        if spec.similarity is None:
+            return
+        for s in spec.tests:
+            parts = {"networks": spec.every_network, "similarity": spec.similarity, "splits": {s: spec.splits[s]}}
+            settings = {"split": s, "seed": spec.seed}
+            self.add(f"similarity-{slug(s)}", work.compare_networks, parts, settings)
 
     def _rules(self, name: str, run: int) -> None:
         spec = self.spec

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from heldout.analyses.quantities import of_outputs
 from heldout.analyses.summary import CURVE_DRAWS, explained, gap_at_equal_margins
 from heldout.analyses.warning import WARNINGS as EARLY
 from heldout.analyses.warning import over_runs
+from heldout.audits.alike import CAUTIONS, VALUE
+from heldout.audits.alike import FIGURES as ALIKE_FIGURES
 from heldout.audits.features import FIGURES, WARNINGS, over_training
-from heldout.audits.steps import read_parts
+from heldout.audits.steps import read_parts, slug
 from heldout.audits.work import MARGIN_BINS, SEED_IT
 from heldout.errors import NetworkError
 from heldout.evidence import Cell, Estimate, read_estimates, write_estimates
@@ -25,6 +28,7 @@ from heldout.runs import StepContext
 
 ESTIMATES, AUDITS, WORST, RULES = "estimates.parquet", "audits.json", "worst.json", "rules.json"
 FEATURES, LABELLED = "features.parquet", "features.json"
+ALIKE, ALIKE_CAUTIONS = "similarity.parquet", "similarity.json"
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Looked:
 
 
 def write_summary(ctx: StepContext) -> None:
-    """Read every part of an audit and write `ESTIMATES`, `AUDITS`, `WORST`, `RULES`, `FEATURES` and `LABELLED`."""
+    """Read every part of an audit and write `ESTIMATES`, `AUDITS`, `WORST`, `RULES`, `FEATURES`, `LABELLED`, `ALIKE` and its
+    cautions."""
     s = ctx.settings
     found = {"score": "agreement.json", "null": "worst.json", "oracle": "oracle.json"}
     scores = Scores.read(p.parent for kind, name in found.items() for _, _, p in read_parts(ctx, kind, name))
@@ -77,6 +82,9 @@ def write_summary(ctx: StepContext) -> None:
     (ctx.out / RULES).write_text(json.dumps(_rules(ctx)))
     write_estimates(ctx.out / FEATURES, features([p for _, _, p in read_parts(ctx, "features", FIGURES)]))
     (ctx.out / LABELLED).write_text(json.dumps(_labelled(ctx)))
+    alike, cautions = similarities(ctx)
+    write_estimates(ctx.out / ALIKE, alike)
+    (ctx.out / ALIKE_CAUTIONS).write_text(json.dumps(cautions))
     (ctx.out / "splits.json").write_text(json.dumps(splits))
 
 
@@ -105,6 +113,49 @@ def features(paths: Sequence[Path]) -> list[Estimate]:
         one = Estimate(**{**row, "parameter": None, "seed": int(row["seed"])})
         groups.setdefault((one.quantity, one.network, one.site, one.split), []).append(one)
     return [over_training(rows) for rows in groups.values()]
+
+
+def similarities(ctx: StepContext) -> tuple[list[Estimate], dict[str, list[str]]]:
+    """Every figure of every split, with its fall from the reference; and split -> cautions.
+
+    The fall is between two independent sets of stimuli, so its limits follow from those of both (Zou and Donner 2008,
+    Statistics in Medicine 27, 1693). Where networks have several runs they are the same on both, and it is too wide.
+    """
+    found: list[Estimate] = []
+    cautions: dict[str, list[str]] = {}
+    references: dict[tuple[str, str, str], Estimate] = {}
+    for split in ctx.settings["tests"]:
+        if (key := f"similarity-{slug(split)}") not in ctx.inputs:
+            continue
+        cautions[split] = json.loads((ctx.inputs[key] / CAUTIONS).read_text())
+        for row in read_estimates(ctx.inputs[key] / ALIKE_FIGURES).to_dict("records"):
+            one = Estimate(**{**row, "parameter": None, "seed": None})
+            found.append(one)
+            if not one.quantity.startswith(f"{VALUE}:"):
+                continue
+            which = (one.quantity, one.network, one.site)
+            if split == ctx.settings["tests"][0]:
+                references[which] = one
+            else:
+                found.append(_fall(references[which], one))
+    return found, cautions
+
+
+def _fall(reference: Estimate, there: Estimate) -> Estimate:
+    """How much less alike than on the reference."""
+    value = reference.value - there.value
+    down = np.hypot(reference.value - reference.low, there.high - there.value)
+    up = np.hypot(reference.high - reference.value, there.value - there.low)
+    return replace(
+        there,
+        quantity=there.quantity.replace(VALUE, f"{VALUE}_fall", 1),
+        value=value,
+        low=float(value - down),
+        high=float(value + up),
+        null=math.nan,
+        method="limits from those of both splits",
+        reference=reference.split,
+    )
 
 
 def _labelled(ctx: StepContext) -> list[dict[str, Any]]:

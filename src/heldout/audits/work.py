@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from heldout.audits.parts import AnyReading, Decode, Families, Features, Network, Rule, ScoringSpec, SplitSpec
+from heldout.audits.parts import (
+    AnyReading,
+    Decode,
+    Families,
+    Features,
+    Network,
+    Rule,
+    ScoringSpec,
+    Similarity,
+    SplitSpec,
+)
 from heldout.errors import HeldoutError, NetworkError
 from heldout.runs import StepContext
 
@@ -265,6 +275,46 @@ def measure_features(ctx: StepContext) -> None:
     rows_behind = {s["fit_on"]: len(fit.unit), s["split"]: len(test.unit)}
     kept = {"weights": digest, "warnings": warnings, "rows": rows_behind, "units": len(set(test.unit.tolist()))}
     (ctx.out / WARNINGS).write_text(json.dumps(kept))
+
+
+def compare_networks(ctx: StepContext) -> None:
+    """How alike all networks are on one split."""
+    from heldout.analyses.faithfulness import Subject
+    from heldout.audits.alike import CAUTIONS, FIGURES, Rows, measure, rows_of, rows_of_files
+    from heldout.audits.material import load_network, make_scoring
+    from heldout.audits.spec import ACTIVATIONS
+    from heldout.evidence import write_estimates
+
+    s = ctx.settings
+    spec, folder, name = Similarity.model_validate(s["parts"]["similarity"]), Path(s["folder"]), s["split"]
+    networks = {n: Network.model_validate(v) for n, v in s["parts"]["networks"].items()}
+    scoring = ScoringSpec.model_validate(s["parts"]["scoring"])
+    rows: dict[str, list[Rows]] = {}
+    with _named(name):
+        if not networks:
+            given = SplitSpec.model_validate(s["parts"]["splits"][name])
+            rows[ACTIVATIONS] = [rows_of_files(name, given, spec, spec.every_site, folder, seed=s["seed"])]
+        else:
+            split = _split(ctx, name)
+            for n, network in networks.items():
+                wanted = _own_sites(spec, list(networks), n)
+                for run in range(len(network.sources)):
+                    ctx.progress(0, 1, f"activations of {n}, run {run}")
+                    field = "network" if n == "network" else f"networks.{n}"
+                    loaded = load_network(network, run, folder, kind=scoring.kind, field=field).to(ctx.device)
+                    subject = Subject(loaded, TASK, n, run, scoring=make_scoring(scoring), device=ctx.device)
+                    found = rows_of(subject, split, wanted, spec, seed=s["seed"], batch_size=s["batch_size"])
+                    rows.setdefault(n, []).append(found)
+        figures, cautions = measure(rows, spec, name, seed=s["seed"], progress=ctx.progress)
+    write_estimates(ctx.out / FIGURES, figures)
+    (ctx.out / CAUTIONS).write_text(json.dumps(cautions))
+
+
+def _own_sites(spec: Similarity, networks: list[str], name: str) -> tuple[str, ...]:
+    """The sites at which one network is read: with two networks, the first of a pair belongs to the first of them alone."""
+    if len(networks) != 2:
+        return spec.every_site
+    return tuple(dict.fromkeys(pair[networks.index(name)] for pair in spec.places))
 
 
 def summarise(ctx: StepContext) -> None:
