@@ -126,7 +126,7 @@ def test_the_same_evidence_gives_the_same_figure(kind: str) -> None:
 def test_markup_and_templates_in_names_are_shown_and_not_obeyed(kind: str) -> None:
     figure = KINDS[kind](fake.HOSTILE)
     for text in strings(figure.plot):
-        own = re.sub(r"</?b>|<br>|<extra></extra>|%\{(text|[xy]:\.3g|marker\.color:\.3g)\}", "", text)
+        own = re.sub(r"</?b>|<br>|<extra></extra>|%\{(text|hovertext|[xy]:\.3g|marker\.color:\.3g)\}", "", text)
         assert "<" not in own
         assert "%{" not in own
     assert kind == "scatter by number" or any("&lt;script&gt;" in text for text in strings(figure.plot))

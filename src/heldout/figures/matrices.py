@@ -13,6 +13,8 @@ from heldout.figures.base import Figure, sentences, span
 from heldout.figures.panels import Panel, axes, layout
 from heldout.figures.style import DIVERGING, MUTED, SEQUENTIAL, Json, number, plain, show, wrap
 
+WRITTEN = 64  # cells of a matrix up to which each has its value written in it
+
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
@@ -94,7 +96,7 @@ def heatmap(
 def _trace(m: Matrix, rows: Sequence[object], columns: Sequence[object], panel: int, *, second: bool) -> Json:
     x, y = axes(panel)
     n = m.counts if m.counts is not None else np.full(m.values.shape, -1)
-    text = [
+    hover = [
         [
             f"{plain(r)}, {plain(c)}: {show(m.values[i, j])}" + (f"<br>n = {int(n[i, j]):,}" if n[i, j] >= 0 else "")
             for j, c in enumerate(columns)
@@ -102,8 +104,11 @@ def _trace(m: Matrix, rows: Sequence[object], columns: Sequence[object], panel: 
         for i, r in enumerate(rows)
     ]
     trace: Json = {"type": "heatmap", "xaxis": x, "yaxis": y, "z": [[number(v) for v in line] for line in m.values]}
-    trace |= {"coloraxis": "coloraxis2" if second else "coloraxis", "text": text, "xgap": 1, "ygap": 1}
-    return trace | {"hovertemplate": "%{text}<extra></extra>", "hoverongaps": False}
+    trace |= {"coloraxis": "coloraxis2" if second else "coloraxis", "hovertext": hover, "xgap": 1, "ygap": 1}
+    if m.values.size <= WRITTEN:
+        trace |= {"text": [[show(v) if number(v) is not None else "" for v in line] for line in m.values]}
+        trace |= {"texttemplate": "%{text}", "textfont": {"size": 11}}
+    return trace | {"hovertemplate": "%{hovertext}<extra></extra>", "hoverongaps": False}
 
 
 def _ticks(labels: Sequence[object]) -> Json:
