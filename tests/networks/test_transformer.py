@@ -149,7 +149,7 @@ def test_gradients_reach_every_parameter() -> None:
     ("given", "message"),
     [
         ({"positions": "rotory"}, "unknown kind of positions 'rotory'; choose from learned"),
-        ({"activation": "relu"}, "unknown activation 'relu'; choose from gelu, gelu_tanh"),
+        ({"activation": "swish"}, "unknown activation 'swish'; choose from gelu, gelu_tanh, relu"),
         ({"init": "zero"}, "unknown init 'zero'"),
         ({"dropout": 1.0}, "dropout must be from 0 to below 1, got 1.0"),
         ({"norm": "rms"}, "unknown norm 'rms'"),
@@ -232,3 +232,12 @@ def test_dropout_is_where_gpt_has_it_and_only_in_training() -> None:
 def test_gelu_by_tanh_is_near_the_exact_one() -> None:
     exact, near = make()(tokens()), make(activation="gelu_tanh")(tokens())
     assert 0 < (exact - near).abs().max() < 1e-2
+
+
+def test_relu_is_relu() -> None:
+    network = make(activation="relu")
+    mlp = network.blocks[0].mlp
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        by_hand = torch.clamp(x @ mlp.up.weight.T + mlp.up.bias, min=0) @ mlp.down.weight.T + mlp.down.bias
+    torch.testing.assert_close(mlp(x), by_hand)

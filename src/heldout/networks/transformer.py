@@ -19,10 +19,10 @@ from heldout.networks.positions import POSITIONS, Abacus, Alibi, Positions, Rota
 
 Norm = Literal["pre", "post", "none"]
 Init = Literal["default", "gpt"]
-Activation = Literal["gelu", "gelu_tanh"]
+Activation = Literal["gelu", "gelu_tanh", "relu"]
 NORMS: tuple[Norm, ...] = ("pre", "post", "none")
 INITS: tuple[Init, ...] = ("default", "gpt")
-ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_tanh")
+ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_tanh", "relu")
 
 
 class Attention(nn.Module):
@@ -86,7 +86,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Up, GELU (exact, or its approximation by tanh), down."""
+    """Up, GELU (exact, or its approximation by tanh) or ReLU, down."""
 
     def __init__(
         self, width: int, hidden: int, *, bias: bool = True, dropout: float = 0.0, activation: Activation = "gelu"
@@ -94,7 +94,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.dropout = dropout
         self.up = nn.Linear(width, hidden, bias=bias)
-        self.act = nn.GELU(approximate="tanh" if activation == "gelu_tanh" else "none")
+        self.act = nn.ReLU() if activation == "relu" else nn.GELU("tanh" if activation == "gelu_tanh" else "none")
         self.down = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
