@@ -36,6 +36,15 @@ STUDIES = {
         "heldout.studies.features:STUDY",
         "MLPs that compute several Boolean features equally well: which are represented loudly, which quietly",
     ),
+    "sequences": (
+        "heldout.studies.sequences:STUDY",
+        "transformers that answer several features one after another: is what is answered early represented loudly",
+    ),
+    "similarity": (
+        "heldout.studies.similarity:STUDY",
+        "networks that learn one feature or two, compared by every measure: is what computes the same alike",
+    ),
+    "images": ("heldout.studies.images:STUDY", "CNNs with and without residual connections: colour against shape"),
 }
 
 

@@ -9,7 +9,10 @@ TASKS = {
     "dyck": "well-nested brackets of k types, at most m deep; unseen structures and unseen depths",
     "code": "source code by character: installed Python and other languages, CodeSearchNet, or a folder of yours",
     "digits": "scikit-learn's handwritten digits, changed in four ways, and classes left out of the fit",
+    "images": "pictures of one shape each: shape, texture and colour, rendered; other combinations, turns and sizes",
+    "modular": "addition, subtraction, multiplication modulo p as pairs of tokens; a corner of pairs kept out of training",
     "features": "Boolean features of graded complexity, rare or predictive as asked; balanced, independent fresh rows",
+    "sequences": "features of token sequences, answered one after another in an order of your choice",
 }
 PROXIES = {
     "svd": "projection on the directions of largest second moment",
@@ -33,6 +36,7 @@ ANALYSES = {
     "heads": "previous-token and induction scores of attention heads",
     "early warning": "how well reconstruction error, margin and distance tell where a proxy will disagree",
     "depth maps": "attention and errors by depth of query and key",
+    "similarity": "CKA, RSA, Procrustes and predictivity of two sets of activations, with interval, null and noise ceiling",
     "components": "what leading directions carry, read linearly on held-out data",
 }
 
