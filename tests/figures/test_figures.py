@@ -18,12 +18,14 @@ from heldout.errors import EvidenceError
 from heldout.evidence import Estimate, estimates_frame
 from heldout.figures import (
     Figure,
+    Layer,
     Matrix,
     accuracy_figure,
     faithfulness_curves,
     forest,
     gap_figure,
     heatmap,
+    module_graph,
     scatter_components,
     training_curves,
 )
@@ -44,6 +46,17 @@ def a_heatmap(name: str = "net", labels: tuple[object, ...] = (1, 2, 3), **optio
         "reason": name,
     }
     return heatmap(matrices, rows=labels, columns=labels, id="map", difference=True, **(words | options))
+
+
+def a_graph(name: str = "feature", **options: Any) -> Figure:
+    """Three layers of 3, 4 and 2 features, one of them without an edge, in two modules and one feature alone."""
+    first = np.array([[2.0, 0.5, 0], [1.5, 0, 0], [0, 3.0, 0.25], [0, 0, 0]])
+    weights = [first, np.array([[1.0, 2.5, 0, 0], [0, 0, 5.0, 0]])]
+    modules = ((0, 1, 2), (0, 0, 1, 3), (0, 1))
+    layers = [
+        Layer(f"{name} {i}", [f"{name} {i}.{j}" for j in range(len(m))], np.array(m)) for i, m in enumerate(modules)
+    ]
+    return module_graph(layers, weights, id="g", title=name, weight_title=name, limits="Limits.", **options)
 
 
 KINDS: dict[str, Callable[[str], Figure]] = {
@@ -69,6 +82,7 @@ KINDS: dict[str, Callable[[str], Figure]] = {
         x=s or "gap",
         limits="Limits.",
     ),
+    "graph": lambda s: a_graph(s or "feature"),
 }
 
 

@@ -14,30 +14,35 @@ if TYPE_CHECKING:
     from heldout.figures.curves import faithfulness_curves
     from heldout.figures.forest_plot import forest
     from heldout.figures.gap import gap_figure
+    from heldout.figures.layers import Layer, module_graph
     from heldout.figures.matrices import Matrix, heatmap
     from heldout.figures.scatter import scatter_components
     from heldout.figures.training import training_curves
 
 _HOME = {
     "Figure": "base",
+    "Layer": "layers",
     "Matrix": "matrices",
     "accuracy_figure": "accuracy",
     "faithfulness_curves": "curves",
     "forest": "forest_plot",
     "gap_figure": "gap",
     "heatmap": "matrices",
+    "module_graph": "layers",
     "scatter_components": "scatter",
     "training_curves": "training",
 }
 
 __all__ = [
     "Figure",
+    "Layer",
     "Matrix",
     "accuracy_figure",
     "faithfulness_curves",
     "forest",
     "gap_figure",
     "heatmap",
+    "module_graph",
     "scatter_components",
     "training_curves",
 ]
