@@ -15,9 +15,12 @@ from torch import nn
 from heldout.activations.accumulators import Moments, Reservoir
 from heldout.activations.capture import Accumulator, capture
 from heldout.activations.edits import Edit, Reconstructs
+from heldout.activations.probes import Probes
+from heldout.activations.sections import Sections
 from heldout.activations.sites import Site
 from heldout.errors import ConfigError, unknown
 from heldout.evidence import Origin
+from heldout.proxies.bases import output_basis
 from heldout.proxies.clusters import KMeans
 from heldout.proxies.controls import Mean, RandomSubspace
 from heldout.proxies.svd import SVD
@@ -55,15 +58,22 @@ def _mean(family: Family, moments: Any) -> Fitted:
     return [(None, Mean().fit_moments(moments))]
 
 
-# A new kind of proxy is one function, of the moments or (named in SAMPLED) of a sample of rows, and one line here.
+def _interaction(family: Family, basis: Any) -> Fitted:
+    return [(rank, basis.at(rank)) for rank in family.parameters]
+
+
+# A new kind of proxy is one function, of the moments, of a sample of rows (named in SAMPLED) or of an interaction basis
+# (named in DERIVED), and one line here.
 FAMILIES: dict[str, Callable[[Family, Any], Fitted]] = {
     "svd": _svd,
     "pca": _svd,
     "kmeans": _kmeans,
     "haar": _haar,
     "mean": _mean,
+    "ib": _interaction,
 }
 SAMPLED = {"kmeans"}
+DERIVED = {"ib"}  # options: `output`, the site whose derivative counts (the network's output), and `probes`
 
 
 def fit_edits(
@@ -100,7 +110,11 @@ def fit_edits(
     edits = []
     for place in places:
         for family in families:
-            seen = rows[place, family.draw] if family.name in SAMPLED else moments[place]
+            seen: Any = rows[place, family.draw] if family.name in SAMPLED else moments[place]
+            if family.name in DERIVED:
+                sections = Sections(network, [place, family.options.get("output", ".")], device=device)
+                probes = Probes(family.options.get("probes", "auto"), seed=family.draw)
+                seen = output_basis(sections, split, probes=probes, batch_size=batch_size)
             for parameter, proxy in FAMILIES[family.name](family, seen):
                 origin = Origin(family.name, place, split.name, parameter, oracle, dict(family.options))
                 edits.append(Edit.from_proxy(place, proxy, origin))
