@@ -1,0 +1,1 @@
+"""Degeneracy: interaction edges between the features of neighbouring layers, ablations, and ranks."""
