@@ -131,6 +131,9 @@ def test_corrections_take_the_loud_feature_out() -> None:
     assert mean["cka", RAW, EASY, BOTH] > 0.8
     assert mean["cka", "removed", EASY, BOTH] < 0.2
     assert mean["cka", "removed", BOTH, BOTH] > 0.9  # what they share beside it
+    assert not frame.duplicated(columns[:-1]).any()
+    again = pd.DataFrame(corrected(here, MEASURES), columns=columns)
+    assert set(again[again["correction"] == RAW]["measure"]) == {"encoding"}
     assert {"whitened", "partial", "equalised", "centred", "whitened-0.5"} <= set(frame["correction"])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -33,6 +33,7 @@ from heldout.tasks.features import Features
 
 CELLS, THETA, ACCURACIES = "cells.parquet", "theta.json", "accuracies.json"
 RAW = "raw"
+GROUPS = 20  # of stimuli, one of which is left out at a time
 SLOW = {"rsa-kendall"}  # measured, and not resampled
 
 
@@ -89,7 +90,7 @@ def compare_networks(ctx: StepContext) -> None:
     here = Compared.read(s, ctx.inputs)
     (ctx.out / ACCURACIES).write_text(json.dumps(accuracies(here.one, s, ctx.inputs)))
     chosen = {name: MEASURES[name] for name in s["measures"]}
-    cells = [*measured(here, chosen, ctx.progress), *corrected(here)]
+    cells = [*measured(here, chosen, ctx.progress), *corrected(here, chosen)]
     pd.DataFrame(cells, columns=["measure", "correction", "a", "b", "pair", "value"]).to_parquet(ctx.out / CELLS)
     thetas = {name: theta(here, measure, s["draws"]) for name, measure in chosen.items() if name not in SLOW}
     (ctx.out / THETA).write_text(json.dumps(thetas))
@@ -118,10 +119,13 @@ def across(x: tuple[Any, Any], y: tuple[Any, Any], of: Callable[[Any, Any], floa
         return math.nan
 
 
-def corrected(here: Compared) -> Iterable[Cell]:
-    """Every method of model recovery, between roles: corrections are fitted on each network's own fit split."""
+def corrected(here: Compared, known: Container[str] = ()) -> Iterable[Cell]:
+    """Every method of model recovery, between roles: corrections are fitted on each network's own fit split. Measures that
+    are `known` without correction are not taken so again."""
     easy = here.one.features[0]
     for method in standard_methods(here.stimuli, loud=[easy], betas=BETAS):
+        if method.correction == RAW and method.measure in known:
+            continue
         halves = {role: [_halves(method, x, here.stimuli) for x in of] for role, of in here.rows.items()}
         for a, b in combinations_with_replacement(ROLES, 2):
             for pair in range(here.pairs):
@@ -160,7 +164,8 @@ def theta(here: Compared, measure: Measure, draws: int) -> dict[str, Any]:
 
             return float(np.mean([_theta(some(b), some(e), measure.of) for b, e in tested]))
 
-        return {"values": values, "variance": stimulus_jackknife(mean, n, rng=rng)[0], "stimuli": n}
+        variance, _ = stimulus_jackknife(mean, n, rng=rng, groups=GROUPS)
+        return {"values": values, "variance": variance, "stimuli": n}
     counts = draw_counts(n, draws, rng)
     sampled = np.zeros(draws)
     for p in range(here.pairs):
