@@ -66,26 +66,28 @@ class Configuration:
         return {UNTRAINED: (), EASY: (easy,), HARD_ONLY: (hard,), BOTH: (easy, hard)}[role]
 
 
-def _configuration(name: str, note: str, both: str, easy: str, hard: Condition) -> Configuration:
-    roles = {UNTRAINED: CONDITIONS["untrained"], EASY: CONDITIONS[easy], HARD_ONLY: hard, BOTH: CONDITIONS[both]}
+def _configuration(name: str, note: str, both: Condition, easy: str, hard: Condition) -> Configuration:
+    roles = {UNTRAINED: CONDITIONS["untrained"], EASY: CONDITIONS[easy], HARD_ONLY: hard, BOTH: both}
     return Configuration(name, note, roles)
 
 
+# Of 8 192 rows one network in ten learns a parity of four bits to .98 and no better, however long it is trained.
 _PARITY4 = CONDITIONS["adam-xor_of_xors"]
+_PARITY4 = replace(_PARITY4, name="adam-xor_of_xors-32768", task=replace(_PARITY4.task, train=32_768))
 _PARITY4_ONLY = replace(
     _PARITY4,
-    name="adam-xor_of_xors-hard-only",
+    name=f"{_PARITY4.name}-hard-only",
     note="trained on the hard feature alone, Adam",
     phases=(Phase(_PARITY4.steps, (HARD,)),),
 )
 CONFIGURATIONS: dict[str, Configuration] = {
     c.name: c
     for c in (
-        _configuration("sgd", "bit and parity:2, SGD", "headline", "easy-only", CONDITIONS["hard-only"]),
-        _configuration("adam", "bit and parity:2, Adam", "adam", "adam-easy-only", CONDITIONS["adam-hard-only"]),
+        _configuration("sgd", "bit and parity:2, SGD", CONDITIONS["headline"], "easy-only", CONDITIONS["hard-only"]),
         _configuration(
-            "adam-parity4", "bit and xor_of_xors, Adam", "adam-xor_of_xors", "adam-easy-only", _PARITY4_ONLY
+            "adam", "bit and parity:2, Adam", CONDITIONS["adam"], "adam-easy-only", CONDITIONS["adam-hard-only"]
         ),
+        _configuration("adam-parity4", "bit and xor_of_xors, Adam", _PARITY4, "adam-easy-only", _PARITY4_ONLY),
     )
 }
 
