@@ -29,6 +29,10 @@ STUDIES = {
         "heldout.studies.arithmetic:STUDY",
         "transformers on sums and products: the rule behind wrong answers to longer operands",
     ),
+    "degeneracy": (
+        "heldout.studies.degeneracy:STUDY",
+        "free directions counted, and the interaction basis against principal components in addition modulo p",
+    ),
     "digits": ("heldout.studies.digits:STUDY", "an MLP and a CNN on handwritten digits: the audit itself, in a minute"),
     "code": ("heldout.studies.code:STUDY", "decoders of source code: simplified, on new packages and new languages"),
     "dyck": ("heldout.studies.dyck:STUDY", "a transformer on nested brackets: simplified, on unseen depths"),

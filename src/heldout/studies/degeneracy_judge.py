@@ -1,0 +1,166 @@
+"""The claims of the degeneracy study judged, and every quantity of its page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heldout.errors import StatisticsError
+from heldout.evidence import Estimate, write_estimates
+from heldout.runs import StepContext
+from heldout.statistics.claims import Claim, Gate
+from heldout.statistics.rule import MeanTest, mean_test
+from heldout.statistics.verdict import Finding, judge
+from heldout.studies.audited import CLAIMS, ESTIMATES
+from heldout.studies.degeneracy import LEARNT, MOVED, PURE, TOLERANCE, UNDERSTOOD, UNMOVED, claims
+from heldout.studies.degeneracy_counts import FOUND, PLANTS
+from heldout.studies.degeneracy_modular import ARRAYS, BASES, LAYERS, MEASURED, SECTIONS, purity
+
+GATES = "gates.json"
+OVER_SEEDS = "t over seeds"
+LEAST = 1e-16  # a change below rounding is taken for this
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the steps left, one entry a seed: `modular` networks, the Fourier `shares` of their features, ``basis site`` ->
+    (K, 1 + p // 2); `counts` over training; `plants`."""
+
+    seeds: Sequence[int]
+    modular: Sequence[Mapping[str, Any]]
+    shares: Sequence[Mapping[str, np.ndarray]]
+    counts: Sequence[Sequence[Mapping[str, Any]]]
+    plants: Sequence[Mapping[str, Any]]
+
+    @staticmethod
+    def read(seeds: Sequence[int], folders: Mapping[str, Path]) -> Found:
+        def every(kind: str, name: str) -> list[Any]:
+            return [json.loads((folders[f"{kind}-{seed}"] / name).read_text()) for seed in seeds]
+
+        shares = []
+        for seed in seeds:
+            with np.load(folders[f"modular-{seed}"] / ARRAYS) as arrays:
+                fourier = {k: arrays[k] for k in arrays if " fourier " in k}
+            shares.append({name.replace(" fourier ", " "): array for name, array in fourier.items()})
+        return Found(seeds, every("modular", MEASURED), shares, every("count", FOUND), every("plant", FOUND))
+
+
+def judge_claims(ctx: StepContext) -> None:
+    s = ctx.settings
+    found = Found.read(s["seeds"], ctx.inputs)
+    gate = learnt_gate(found)
+    write_estimates(ctx.out / ESTIMATES, list(estimates(found)))
+    judged = judge([finding(claim, found, gate) for claim in claims()], not_judged_because=s["not_judged"])
+    (ctx.out / CLAIMS).write_text(json.dumps([j.to_dict() for j in judged]))
+    (ctx.out / GATES).write_text(json.dumps([{"name": gate.name, "passed": gate.passed, "value": gate.value}]))
+
+
+def finding(claim: Claim, found: Found, gate: Gate) -> Finding:
+    """A claim with its tests, or why there are none."""
+    named = (gate,) if gate.name in claim.gates else ()
+    try:
+        tests = {label: test(values, claim.delta) for label, values in theta(claim.id, found).items()}
+    except StatisticsError as error:
+        return Finding(claim, {}, named, reason=str(error))
+    return Finding(claim, tests, named)
+
+
+def test(values: Sequence[float], delta: float) -> MeanTest:
+    """Quantities of trained networks, of which there is no sampling over test units."""
+    return mean_test(values, unit_variance=0.0, n_clusters=None, delta=delta)
+
+
+def theta(claim: str, found: Found) -> dict[str, list[float]]:
+    """Part -> one value a seed. Raises `StatisticsError` where one is undefined."""
+    if claim == "D1":
+        return {"": [rows[-1]["share"][TOLERANCE] - rows[0]["share"][TOLERANCE] for rows in found.counts]}
+    if claim == "D4":
+        return {"": [float(np.mean([exact(p[kind]) for kind in PLANTS])) - 0.95 for p in found.plants]}
+    if claim == "D5":
+        worst = [max(p[kind]["interaction"] for kind in PLANTS) for p in found.plants]
+        least = [min(p[kind]["components"] for kind in PLANTS) for p in found.plants]
+        return {
+            "interaction basis unchanged": [math.log10(UNMOVED / max(change, LEAST)) for change in worst],
+            "principal components changed": [math.log10(max(change, LEAST) / MOVED) for change in least],
+        }
+    if claim == "D6":
+        return {"": [float(np.mean([edge_ratio(m, section) for section in SECTIONS])) for m in found.modular]}
+    if claim == "D7":
+        return {"": [float(np.mean([purer(shares, site) for site in LAYERS[:-1]])) for shares in found.shares]}
+    return {"": [m["lib"]["z_layered"] - m["pca"]["z_layered"] for m in found.modular]}
+
+
+def exact(planted: Mapping[str, Any]) -> bool:
+    """Whether one kind was counted to the unit, with nothing left unexplained."""
+    return bool(planted["counted"] == planted["expected"] and planted["unexplained"] == 0)
+
+
+def edge_ratio(measured: Mapping[str, Any], section: str) -> float:
+    """log of the edges that principal components need over those that the interaction basis needs."""
+    pca, lib = (measured[kind]["edges"][section]["count"] for kind in ("pca", "lib"))
+    if min(pca, lib) < 1:
+        raise StatisticsError(
+            f"no edge is needed in the {section} of a network: it answers no better without it than with"
+        )
+    return math.log(pca / lib)
+
+
+def purer(shares: Mapping[str, np.ndarray], site: str) -> float:
+    return purity(shares[f"lib {site}"], PURE) - purity(shares[f"pca {site}"], PURE)
+
+
+def learnt_gate(found: Found) -> Gate:
+    """Every network answers pairs that it has not seen."""
+    right = [m["accuracy"]["id/accuracy"] for m in found.modular]
+    worst = int(np.argmin(right))
+    text = f"least accuracy on unseen pairs {right[worst]:.4f} (seed {found.seeds[worst]}); {UNDERSTOOD} needed"
+    return Gate(LEARNT, min(right) >= UNDERSTOOD, text)
+
+
+# -- estimates ----------------------------------------------------------------------------------------------------
+
+
+def estimates(found: Found) -> Iterator[Estimate]:
+    """Every quantity of the page, mean over seeds."""
+    for kind in BASES:
+        for site in LAYERS[:-1]:
+            where: dict[str, Any] = {"network": "modular", "site": site, "edit": kind}
+            yield over("features", [m[kind]["features"][site] for m in found.modular], **where)
+            yield over("features_needed", [m[kind]["kept"][site]["count"] for m in found.modular], **where)
+            try:
+                yield over("purity", [purity(shares[f"{kind} {site}"], PURE) for shares in found.shares], **where)
+            except StatisticsError as error:
+                yield Estimate("purity", math.nan, reason=str(error), **where)
+        for section in SECTIONS:
+            where = {"network": "modular", "site": section, "edit": kind}
+            own = [m[kind]["edges"][section] for m in found.modular]
+            yield over("edges_needed", [o["count"] for o in own], **where)
+            for split in ("whole", "select", "id", "corner"):
+                if split in own[0]:
+                    yield over("accuracy", [o[split] for o in own], split=split, **where)
+        for quantity in ("modularity", "z", "z_layered", "modules"):
+            yield over(quantity, [m[kind][quantity] for m in found.modular], network="modular", edit=kind)
+    for tolerance in found.counts[0][0]["share"]:
+        for at in range(len(found.counts[0])):
+            values = [rows[at]["share"][tolerance] for rows in found.counts]
+            step = float(found.counts[0][at]["step"])
+            yield over(f"free_share:{tolerance}", values, network="digits", parameter=step)
+    for kind in PLANTS:
+        for quantity in ("expected", "counted", "interaction", "components", "change"):
+            yield over(quantity, [float(p[kind][quantity]) for p in found.plants], network="planted", edit=kind)
+
+
+def over(quantity: str, values: Sequence[float], **where: Any) -> Estimate:
+    """The mean over seeds with its t interval."""
+    if not np.isfinite(values).all():
+        return Estimate(quantity, math.nan, seeds=len(values), reason="undefined in a seed", **where)
+    if len(values) < 2:
+        return Estimate(quantity, float(values[0]), n=1, method="one seed", **where)
+    t = test([float(v) for v in values], 0.0)
+    return Estimate(quantity, t.value, t.low, t.high, OVER_SEEDS, n=len(values), seeds=len(values), **where)
