@@ -41,6 +41,11 @@ _PUBLIC = {
     "Relation": "heldout.analyses.equivalence.found",
     # how alike two representations are
     "similarity": "heldout.analyses.similarity.measures",
+    # which features of a network interact, and which of its parameters do nothing
+    "Sections": "heldout.activations.sections",
+    "local_bases": "heldout.proxies.bases",
+    "free_directions": "heldout.analyses.degeneracy.ranks",
+    "learning_coefficient": "heldout.analyses.degeneracy.llc",
     # errors
     "HeldoutError": "heldout.errors",
 }
@@ -53,10 +58,13 @@ if TYPE_CHECKING:
     from heldout.activations.capture import capture as capture
     from heldout.activations.edits import Edit as Edit
     from heldout.activations.listing import sites as sites
+    from heldout.activations.sections import Sections as Sections
     from heldout.activations.sites import Site as Site
     from heldout.activations.tap import Tap as Tap
     from heldout.analyses.check import Checked as Checked
     from heldout.analyses.check import check as check
+    from heldout.analyses.degeneracy.llc import learning_coefficient as learning_coefficient
+    from heldout.analyses.degeneracy.ranks import free_directions as free_directions
     from heldout.analyses.equivalence.discovery import discover_rule as discover_rule
     from heldout.analyses.equivalence.found import Relation as Relation
     from heldout.analyses.outputs import Embedding as Embedding
@@ -64,6 +72,7 @@ if TYPE_CHECKING:
     from heldout.analyses.scoring import Scoring as Scoring
     from heldout.analyses.similarity.measures import similarity as similarity
     from heldout.errors import HeldoutError as HeldoutError
+    from heldout.proxies.bases import local_bases as local_bases
     from heldout.proxies.checks import check_proxy as check_proxy
     from heldout.proxies.clusters import KMeans as KMeans
     from heldout.proxies.controls import Mean as Mean

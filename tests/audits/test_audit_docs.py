@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from heldout.audits.parts import Features, Part, Rule, Similarity, SplitSpec
+from heldout.audits.parts import Families, Features, Part, Rule, Similarity, SplitSpec
 from heldout.audits.spec import Spec, read_spec
 from heldout.networks.load import importable
 
@@ -103,6 +103,14 @@ def test_it_names_fields_that_exist(section: str, part: type[Part]) -> None:
     found = documented(section)
     assert found
     assert found <= set(part.model_fields)
+
+
+def test_every_family_is_documented() -> None:
+    rows = "".join(
+        re.findall(r"^\| [^|]*\|", DOCS.read_text().split("## Readings")[1].split("| kind |")[0], re.MULTILINE)
+    )
+    families = {n for n in Families.model_fields if n != "sample" and not n.endswith("_draws")}
+    assert set(re.findall(r"`(\w+)`", rows)) == families
 
 
 def test_every_field_of_a_rule_is_documented() -> None:

@@ -158,5 +158,6 @@ def test_the_page_has_the_papers_figures(smoke: Run, tmp_path: Path) -> None:
     page = STUDY.page(smoke)
     figures = {f.id for s in page.sections for f in s.figures}
     assert {"gap", "faithfulness", "kinds-word", "kinds-role", "induction", "single-heads", "warning-svd"} <= figures
+    assert "interaction" in figures
     text = next(s for s in page.sections if s.id == "text")
     assert any(row[0] == "python_packages" for row in text.tables[0].rows)

@@ -121,4 +121,11 @@ def test_a_whole_small_run(tmp_path: Path) -> None:
     assert {"training", "attention-example", "attention-jsd", "accuracy", "mass-svd", "errors-svd", "addback"} <= set(
         names
     )
+    assert "interaction" in names
+    beside = read_estimates(run.output("dyck-interaction") / "estimates.parquet")
+    assert set(zip(beside["site"], beside["edit"], strict=True)) == {
+        (f"blocks.{i}", family) for i in range(2) for family in ("ib", "pca")
+    }
+    whole = beside[(beside["quantity"] == "same_prediction") & (beside["parameter"] == 32) & (beside["edit"] == "ib")]
+    assert (whole["value"] == 1.0).all()
     assert len(set(names)) == len(names)

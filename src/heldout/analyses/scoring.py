@@ -73,9 +73,10 @@ class Scoring:
                 f"({len(batch)},) is needed"
             )
 
-    def _logits(self, output: Any) -> Tensor:
+    def part(self, output: Any) -> str:
+        """The name (or number) of the part of `output` that is read; empty where it is one tensor. Raises `NetworkError`."""
         if isinstance(output, Tensor):
-            return output
+            return ""
         if not isinstance(output, Mapping | Sequence):
             raise NetworkError(f"the network returned a {type(output).__name__}; a tensor of logits is needed")
         names = list(output) if isinstance(output, Mapping) else [str(i) for i in range(len(output))]
@@ -85,6 +86,13 @@ class Scoring:
                 f"the network returned a {type(output).__name__}; say which part holds the logits (output=...): "
                 + choices(name, names)
             )
+        return name
+
+    def _logits(self, output: Any) -> Tensor:
+        name = self.part(output)
+        if not name:
+            found: Tensor = output
+            return found
         value = output[name] if isinstance(output, Mapping) else output[int(name)]
         if not isinstance(value, Tensor):
             raise NetworkError(f"output {name!r} of the network is a {type(value).__name__}, not a tensor of logits")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from heldout.activations.accumulators import Moments, Reservoir
 from heldout.activations.capture import Accumulator, capture
 from heldout.activations.edits import Edit, Reconstructs
 from heldout.activations.sites import Site, module_at
+from heldout.activations.tap import Tap
 from heldout.analyses.faithfulness import Subject
 from heldout.audits.parts import AnyReading, Families, Probe
 from heldout.audits.readings import ROWS, Tensors, class_direction, edits_of, sites_of, wants_mean, wants_rows
 from heldout.evidence import Origin
 from heldout.proxies.clusters import KMeans
 from heldout.proxies.controls import Mean, RandomSubspace
-from heldout.proxies.fit import FAMILIES, SAMPLED, Family, fit_edits
+from heldout.proxies.fit import DERIVED, FAMILIES, SAMPLED, Family, derived, fit_edits
+from heldout.proxies.interaction import InteractionBasis
 from heldout.proxies.svd import SVD
 from heldout.tasks.base import Split, require_fit
 from heldout.training.checkpoints import read_tensors, write_tensors
@@ -84,9 +86,20 @@ def fit(
                 tensors[f"probe:{reading.name}"] = class_direction(
                     subject.network, split, reading, batch_size=batch_size, device=subject.device
                 )
-        for place, own in families.items():
+        at = output_site(subject, split) if any(f.name in DERIVED for own in families.values() for f in own) else ""
+        for (place, own), given in zip(families.items(), sites, strict=True):
             for family in own:
-                seen = samples[place, family.draw] if family.name in SAMPLED else moments[place]
+                seen: Any = samples[place, family.draw] if family.name in SAMPLED else moments[place]
+                if family.name in DERIVED:
+                    seen = derived(
+                        subject.network,
+                        split,
+                        place,
+                        replace(family, options={"output": at}),
+                        sample=sites[given].sample,
+                        batch_size=batch_size,
+                        device=subject.device,
+                    )
                 for parameter, proxy in FAMILIES[family.name](family, seen):
                     size = None if parameter is None else int(parameter)
                     kept = _keep(proxy, f"{place}:{family.name}:{family.draw}:{size}", tensors)
@@ -120,6 +133,7 @@ def oracle_edits(
 ) -> list[Edit]:
     """The edits of `chosen` that come of families (controls apart), fitted on `half` of a test split, one draw each."""
     given = {str(Site.parse(site)): own for site, own in sites.items()}
+    at = output_site(subject, half) if any(o.name in DERIVED for o in chosen) else ""
     edits: list[Edit] = []
     for place, own in given.items():
         sizes = [(o.name, int(o.parameter or 0)) for o in chosen if o.site == place and o.name in FAMILIES]
@@ -128,7 +142,7 @@ def oracle_edits(
                 subject.network,
                 half,
                 [place],
-                [Family(name, (size,)) for name, size in sizes],
+                [Family(name, (size,), options={"output": at} if name in DERIVED else {}) for name, size in sizes],
                 oracle=True,
                 sample=own.sample,
                 seed=seed,
@@ -140,10 +154,18 @@ def oracle_edits(
 
 def families_of(own: Families) -> list[Family]:
     """The families of a site, one entry a draw."""
-    found = [Family(name, sizes) for name in ("svd", "pca") if (sizes := getattr(own, name))]
+    found = [Family(name, sizes) for name in ("svd", "pca", "ib") if (sizes := getattr(own, name))]
     found += [Family("kmeans", own.kmeans, draw=d) for d in range(own.kmeans_draws) if own.kmeans]
     found += [Family("haar", own.haar, draw=d) for d in range(own.haar_draws) if own.haar]
     return found + ([Family("mean")] if own.mean else [])
+
+
+def output_site(subject: Subject, split: Split) -> str:
+    """The site of the part of the network's output that is scored."""
+    batch = split.items.take(split.batch_indices(1)[0]).to(subject.device)
+    with Tap(subject.network) as tap:
+        part = subject.scoring.part(tap(batch).output)
+    return f".[{part}]" if part else "."
 
 
 def _keep(proxy: Any, name: str, tensors: Tensors) -> dict[str, str]:
@@ -163,6 +185,7 @@ def _restore(p: _Proxy, tensors: Mapping[str, Tensor]) -> Reconstructs:
     made: dict[str, Any] = {
         "svd": lambda: SVD(size),
         "pca": lambda: SVD(size, centred=True),
+        "ib": lambda: InteractionBasis(tensors[p.tensors["metric"]], size),
         "kmeans": lambda: KMeans(size, seed=p.draw),
         "haar": lambda: RandomSubspace(size, seed=p.draw),
         "mean": Mean,

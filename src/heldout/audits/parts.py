@@ -162,17 +162,24 @@ class ScoringSpec(Part):
 
 
 class Families(Part):
-    """Simplifications that are fitted at a site: ranks of svd, pca and haar (random subspaces, a control), clusters of
-    kmeans, and mean (the floor). `sample`: the most rows that kmeans sees; draws of the random ones add up."""
+    """Simplifications that are fitted at a site: ranks of svd, pca, ib (the interaction basis to the network's output) and
+    haar (random subspaces, a control), clusters of kmeans, and mean (the floor). `sample`: the most rows that kmeans sees,
+    and about the most positions on which ib takes derivatives; draws of the random ones add up."""
 
     svd: Sizes = ()
     pca: Sizes = ()
+    ib: Sizes = ()
     kmeans: Sizes = ()
     haar: Sizes = ()
     mean: bool = False
     haar_draws: PositiveInt = 5
     kmeans_draws: PositiveInt = 1
     sample: PositiveInt = 20_000
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is asked for."""
+        return not any((self.svd, self.pca, self.ib, self.kmeans, self.haar, self.mean))
 
 
 class Vector(Part):

@@ -41,7 +41,7 @@ class Spec(Part):
     - `select`: the split on which the smallest size that keeps `threshold` of the predictions is chosen, for each site
       and family. Without it, every size stands on its own, each with its null.
     - `null_draws`: draws of equally damaging noise beside each edit that is looked at.
-    - `oracle`: also fit what is looked at (svd, pca, kmeans) on one half of each test split, and score the other half.
+    - `oracle`: also fit what is looked at (svd, pca, ib, kmeans) on one half of each test split, and score the other half.
     - `early_warning`: also ask how well reconstruction error, margin and distance tell where the edit disagrees.
     - `rule`: also look for the rule behind the network's answers to arithmetic; it needs no sites and no readings.
     - `features`: also ask which labels activations carry loudly, which quietly, and which matter; with activations from
@@ -97,12 +97,12 @@ class Spec(Part):
             if name not in tests:
                 raise ValueError(f"rule.splits: {name!r} is no test split; {choices(name, tests)}")
         for site, families in self.site_families.items():
-            if not any((families.svd, families.pca, families.kmeans, families.haar, families.mean)):
+            if families.empty:
                 raise ValueError(
                     f"sites: {site} has no family; give families (svd: [1, 2, 4], ...), there or for all sites"
                 )
         names = [r.name for r in self.readings]
-        taken = {*names} & {"svd", "pca", "kmeans", "haar", "mean", "identity"}
+        taken = {*names} & {"svd", "pca", "ib", "kmeans", "haar", "mean", "identity"}
         if twice := sorted({n for n in names if names.count(n) > 1} | taken):
             raise ValueError(f"readings: the name {twice[0]!r} is used twice, or is a family's; give each its own")
         if self.needs_fit and not fits:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +34,10 @@ from heldout.tasks.base import Split, require_fit
 
 Final = Literal["neuron", "pca"]
 FINALS: tuple[Final, ...] = ("neuron", "pca")
+OUTPUTS, DRAWS = (
+    256,
+    64,
+)  # of a network: so many are differentiated one by one; of more, so many random mixtures an item
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,11 +183,34 @@ def global_bases(
 
 
 def output_basis(
-    sections: Sections, split: Split, *, probes: Probes | None = None, batch_size: int = 256
+    sections: Sections,
+    split: Split,
+    *,
+    probes: Probes | None = None,
+    sample: int = 20_000,
+    seed: int = 0,
+    batch_size: int = 256,
+    memory: int = 4 * MEMORY,
 ) -> InteractionBasis:
-    """The interaction basis of the first layer to the second one's neurons."""
+    """The interaction basis of the first layer to the second one's neurons.
+
+    - `sample`: of `split`, which the covariance is of, derivatives are taken on so many positions (items, where items have
+      one size), evenly over it; with all of them the identities hold.
+    - `probes`: None differentiates up to 256 outputs one by one (`Probes` of kind ``auto``); for more, 64 random sign
+      vectors an item stand for them.
+
+    Raises `ProxyError` where rows are too few, and what `jacobian_grams` raises. Whether `split` may be fitted on is not
+    asked here.
+    """
     moments = sections.moments(split, layers=1, batch_size=batch_size)
-    (gram,) = jacobian_grams(sections, split, 0, 1, probes=probes, batch_size=batch_size)
+    one = sections.cross(sections.prepared(split.items.take(split.batch_indices(1)[0])), 0, 1, graph=False)
+    if probes is None:
+        many = one.rows[1].shape[-1] > OUTPUTS
+        probes = Probes("full", draws=DRAWS, seed=seed) if many else Probes(seed=seed)
+    number = max(1, int(len(split) * sample / split.items.lengths.sum()))
+    if number < len(split):
+        split = split.subset(np.linspace(0, len(split) - 1, number).astype(np.int64))
+    (gram,) = jacobian_grams(sections, split, 0, 1, probes=probes, batch_size=batch_size, memory=memory)
     return _fitted(gram, moments[0], EXACT, None, sections.layers[0])
 
 

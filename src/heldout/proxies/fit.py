@@ -1,7 +1,7 @@
 """From a network and a split to edits: capture once, fit every proxy that is asked for.
 
 One pass over the fit split feeds the moments (for SVD, PCA, mean and random subspaces) and a reservoir (for k-means and
-everything else that needs rows) of every site.
+everything else that needs rows) of every site. What needs derivatives (the interaction basis) makes passes of its own.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from heldout.activations.edits import Edit, Reconstructs
 from heldout.activations.probes import Probes
 from heldout.activations.sections import Sections
 from heldout.activations.sites import Site
-from heldout.errors import ConfigError, unknown
+from heldout.errors import ConfigError, HeldoutError, unknown
 from heldout.evidence import Origin
 from heldout.proxies.bases import output_basis
 from heldout.proxies.clusters import KMeans
 from heldout.proxies.controls import Mean, RandomSubspace
+from heldout.proxies.interaction import InteractionBasis
 from heldout.proxies.svd import SVD
 from heldout.tasks.base import Split, require_fit
 
@@ -73,7 +74,22 @@ FAMILIES: dict[str, Callable[[Family, Any], Fitted]] = {
     "ib": _interaction,
 }
 SAMPLED = {"kmeans"}
-DERIVED = {"ib"}  # options: `output`, the site whose derivative counts (the network's output), and `probes`
+# Options: `output`, the site whose derivative counts (the network's output); the kind of `probes` and their `draws`.
+DERIVED = {"ib"}
+
+
+def derived(
+    network: nn.Module, split: Split, site: str, family: Family, *, sample: int, batch_size: int, device: str
+) -> InteractionBasis:
+    """What the families in `DERIVED` are made from: the interaction basis of `site`, from derivatives on at most about
+    `sample` positions of `split`. Raises `SiteError` where nothing differentiable joins the site to the output."""
+    kind = family.options.get("probes")
+    probes = None if kind is None else Probes(kind, draws=family.options.get("draws", 1), seed=family.draw)
+    try:
+        sections = Sections(network, [site, family.options.get("output", ".")], device=device)
+        return output_basis(sections, split, probes=probes, sample=sample, seed=family.draw, batch_size=batch_size)
+    except HeldoutError as error:
+        raise type(error)(f"{family.name} at {site}: {error}") from error
 
 
 def fit_edits(
@@ -91,7 +107,8 @@ def fit_edits(
     """One edit for each site, family and parameter, fitted on `split`.
 
     - `oracle`: permits a split that is tested on, and is written into every number that comes of it.
-    - `sample`: the most rows that k-means sees, drawn uniformly with `seed`.
+    - `sample`: the most rows that k-means sees, drawn uniformly with `seed`, and about the most positions on which the
+      interaction basis (`ib`) takes derivatives.
 
     Raises `SplitError` where the split may not be fitted on, `ProxyError` where a rank or cluster count does not fit.
     """
@@ -112,9 +129,7 @@ def fit_edits(
         for family in families:
             seen: Any = rows[place, family.draw] if family.name in SAMPLED else moments[place]
             if family.name in DERIVED:
-                sections = Sections(network, [place, family.options.get("output", ".")], device=device)
-                probes = Probes(family.options.get("probes", "auto"), seed=family.draw)
-                seen = output_basis(sections, split, probes=probes, batch_size=batch_size)
+                seen = derived(network, split, place, family, sample=sample, batch_size=batch_size, device=device)
             for parameter, proxy in FAMILIES[family.name](family, seen):
                 origin = Origin(family.name, place, split.name, parameter, oracle, dict(family.options))
                 edits.append(Edit.from_proxy(place, proxy, origin))

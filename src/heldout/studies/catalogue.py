@@ -17,6 +17,7 @@ TASKS = {
 PROXIES = {
     "svd": "projection on the directions of largest second moment",
     "pca": "the same about the mean",
+    "ib": "the first features of the interaction basis: what varies and the output depends on",
     "kmeans": "the nearest of K centroids",
     "haar": "a random subspace: the control for svd and pca",
     "mean": "the mean activation: the floor",
@@ -37,6 +38,7 @@ ANALYSES = {
     "early warning": "how well reconstruction error, margin and distance tell where a proxy will disagree",
     "depth maps": "attention and errors by depth of query and key",
     "similarity": "CKA, RSA, Procrustes and predictivity of two sets of activations, with interval, null and noise ceiling",
+    "degeneracy": "interaction bases, edges and modules of a network; free directions by cause; the learning coefficient",
     "components": "what leading directions carry, read linearly on held-out data",
 }
 

@@ -24,6 +24,7 @@ FAMILIES = (*DATA, *WEIGHTS)
 ALL = "all"  # the headline site: attention of every layer at once
 LAYERS = "layers"
 CORPUS = "code-corpus"
+INTERACTION = "code-interaction"
 THRESHOLD, DELTA = 0.95, 0.02
 MARGIN_OVER_BIGRAM = 0.3  # nats a character by which a network must beat the bigram table on id
 LEAST_INDUCTION = 0.2  # attention of the best head that G8, and G7 on repeated words, are judged from
@@ -74,6 +75,7 @@ class CodeConfig(Config):
     head_rank: PositiveInt = 2
     induction_heads: PositiveInt = 1
     random_draws: PositiveInt = 5
+    stream_ranks: tuple[PositiveInt, ...] = (8, 16, 32, 64)  # those below the width; the width itself is always shown
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -226,6 +228,13 @@ def steps(config: Config, not_judged: str) -> list[Step]:
         chosen = inputs | {"audit": f"code-audit-s{seed}"}
         made.append(Step(f"code-warn-s{seed}", warn_early, own | grid, chosen))
         finished |= {f"{part}-{seed}": f"code-{part}-s{seed}" for part in ("audit", "heads", "warn")}
+    beside = {"shape": shape, "stream_ranks": [*(r for r in config.stream_ranks if r < config.width), config.width]}
+    streams: dict[str, str] = {"corpus": CORPUS}
+    for seed in config.seed_list():
+        streams[f"scores-{seed}"] = f"{INTERACTION}-s{seed}"
+        inputs = {"corpus": CORPUS, "weights": f"code-train-s{seed}"}
+        made.append(Step(streams[f"scores-{seed}"], score_stream, beside | {"seed": seed}, inputs))
+    made.append(Step(INTERACTION, join_stream, beside, streams))
     judged = {"shape": shape, "seeds": config.seed_list(), "not_judged": not_judged}
     made.append(Step("code-judge", judge_claims, judged | grid | heads, finished))
     return made
@@ -259,6 +268,18 @@ def warn_early(ctx: StepContext) -> None:
     from heldout.studies import code_audit
 
     code_audit.warn_early(ctx)
+
+
+def score_stream(ctx: StepContext) -> None:
+    from heldout.studies import code_audit
+
+    code_audit.score_stream(ctx)
+
+
+def join_stream(ctx: StepContext) -> None:
+    from heldout.studies import code_audit
+
+    code_audit.join_stream(ctx)
 
 
 def judge_claims(ctx: StepContext) -> None:
@@ -306,6 +327,7 @@ STUDY = Study(
             "kmeans_sample": 200,
             "null_draws": 2,
             "random_draws": 2,
+            "stream_ranks": (4,),
         },
         "demo": {
             "seeds": 1,
@@ -347,6 +369,7 @@ STUDY = Study(
             "kmeans_sample": 20_000,
             "null_draws": 20,
             "random_draws": 20,
+            "stream_ranks": (1, 2, 4, 8, 16, 32, 64, 128),
         },
     },
     claims=claims,

@@ -24,6 +24,7 @@ from heldout.networks.transformer import Transformer
 from heldout.proxies.attention import FITTED, attention_edits
 from heldout.proxies.fit import Family, fit_edits
 from heldout.runs import StepContext
+from heldout.studies import interaction
 from heldout.studies.audited import AUDIT
 from heldout.studies.code import ALL, DATA, FAMILIES, LAYERS, NETWORK, THRESHOLD
 from heldout.tasks.base import Split, check_disjoint
@@ -170,6 +171,21 @@ def warn_early(ctx: StepContext) -> None:
             where |= {"parameter": edit.origin.parameter}
             rows += auroc_estimates(warned, where=where, rng=np.random.default_rng([s["seed"], number, place]))
     write_estimates(ctx.out / WARNINGS, rows)
+
+
+def score_stream(ctx: StepContext) -> None:
+    """The interaction basis of one network's residual stream, beside its principal components."""
+    s, corpus = ctx.settings, ctx.inputs["corpus"]
+    names = ("id", *test_names(corpus))
+    asked = {**s, "sites": interaction.stream(s["shape"]["layers"])}
+    splits = [load_split(corpus, name) for name in names]
+    interaction.score_stream(ctx.out, load_subject(s, ctx), load_split(corpus, "fit"), splits, asked, batch_size=BATCH)
+
+
+def join_stream(ctx: StepContext) -> None:
+    asked = {**ctx.settings, "sites": interaction.stream(ctx.settings["shape"]["layers"])}
+    folders = [folder for name, folder in ctx.inputs.items() if name != "corpus"]
+    interaction.write_stream_estimates(ctx.out, folders, ("id", *test_names(ctx.inputs["corpus"])), asked)
 
 
 def build_network(shape: Mapping[str, Any], seed: int) -> Transformer:

@@ -12,7 +12,7 @@ from heldout.evidence import read_estimates
 from heldout.figures import forest
 from heldout.figures.page import Section, Table
 from heldout.studies.audited import AUDITS, ESTIMATES
-from heldout.studies.code import CORPUS, DATA, FAMILIES, PACKAGES, STUDY, CodeConfig
+from heldout.studies.code import CORPUS, DATA, FAMILIES, INTERACTION, PACKAGES, STUDY, CodeConfig
 from heldout.studies.code_audit import (
     BASELINES,
     COMPOSITION,
@@ -23,6 +23,7 @@ from heldout.studies.code_audit import (
     load_split,
     test_names,
 )
+from heldout.studies.interaction import stream_section
 from heldout.studies.simplify import Shown, simplification_page
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def code_page(run: Run) -> Page:
     more = (
         kinds(estimates, reached(audits, site)),
         induction(estimates, heads),
+        *stream_section(run, INTERACTION, UNIT),
         early_warning(estimates),
         text(composition, baselines),
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from heldout.figures.page import Page
 
 NETWORK = "transformer"
+INTERACTION = "dyck-interaction"
 DATA, WEIGHTS = ("svd", "kmeans"), ("onehot", "weights")  # families that depend on data, and that do not
 FAMILIES = (*DATA, *WEIGHTS)
 STRUCTURES = ("unseen_structure_short", "unseen_structure_long")
@@ -148,7 +149,18 @@ def steps(config: Config, not_judged: str) -> list[Step]:
         parts.append(Step(name["components"], examine_components, own | fields(_SIDE), inputs))
         judged |= {f"audit-{seed}": name["audit"], f"components-{seed}": name["components"]}
     settings = shared | fields(_GRID | _SIDE) | {"seeds": seeds, "not_judged": not_judged}
-    return [*trains, *audits, *parts, Step("dyck-judge", judge_claims, settings, judged)]
+    beside = _interaction(config, shared | fields({"side_sentences"}))
+    return [*trains, *audits, *parts, *beside, Step("dyck-judge", judge_claims, settings, judged)]
+
+
+def _interaction(config: DyckConfig, shared: dict[str, Any]) -> list[Step]:
+    """The interaction basis of the residual stream, one step a network and one that joins them; no claim reads it."""
+    own = shared | {"stream_ranks": [*(r for r in config.ranks if r < config.width), config.width]}
+    found = [
+        Step(f"{INTERACTION}-s{s}", score_stream, own | {"seed": s}, {"weights": f"dyck-train-s{s}"})
+        for s in config.seed_list()
+    ]
+    return [*found, Step(INTERACTION, join_stream, own, {f"scores-{i}": step.name for i, step in enumerate(found)})]
 
 
 # What the steps do is loaded when they run: listing and showing the study stay instant.
@@ -170,6 +182,18 @@ def examine_components(ctx: StepContext) -> None:
     from heldout.studies import dyck_components
 
     dyck_components.examine_components(ctx)
+
+
+def score_stream(ctx: StepContext) -> None:
+    from heldout.studies import dyck_components
+
+    dyck_components.score_stream(ctx)
+
+
+def join_stream(ctx: StepContext) -> None:
+    from heldout.studies import dyck_components
+
+    dyck_components.join_stream(ctx)
 
 
 def judge_claims(ctx: StepContext) -> None:

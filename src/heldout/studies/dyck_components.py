@@ -28,6 +28,7 @@ from heldout.proxies.attention import both_modules, capture_operands, keep_large
 from heldout.proxies.fit import Family, fit_edits
 from heldout.proxies.svd import SVD
 from heldout.runs import StepContext
+from heldout.studies import interaction
 from heldout.studies.audited import AUDIT
 from heldout.studies.dyck import DEPTH, TESTS
 from heldout.studies.dyck_audit import BATCH, head_families, load_subject, module, module_edits, some, splits
@@ -83,6 +84,21 @@ def examine_components(ctx: StepContext) -> None:
     ctx.progress(4, 5, "depth by depth")
     save_arrays(ctx.out / "maps.npz", maps(subject, every, s, rank))
     save_arrays(ctx.out / "example.npz", example(subject, every["id"], s))
+
+
+def score_stream(ctx: StepContext) -> None:
+    """The interaction basis of one network's residual stream, beside its principal components."""
+    s = ctx.settings
+    subject = load_subject(s, ctx.inputs["weights"], s["seed"], ctx.device)
+    every = splits(s["task"])
+    fewer = [some(every[name], s["side_sentences"]) for name in SCORED]
+    asked = {**s, "sites": interaction.stream(s["network"]["layers"])}
+    interaction.score_stream(ctx.out, subject, everywhere(every["fit"]), fewer, asked, batch_size=BATCH)
+
+
+def join_stream(ctx: StepContext) -> None:
+    asked = {**ctx.settings, "sites": interaction.stream(ctx.settings["network"]["layers"])}
+    interaction.write_stream_estimates(ctx.out, list(ctx.inputs.values()), SCORED, asked)
 
 
 def side_families(s: Mapping[str, Any]) -> list[Family]:

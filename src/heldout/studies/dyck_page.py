@@ -15,9 +15,10 @@ from heldout.figures import Figure, Matrix, faithfulness_curves, forest, heatmap
 from heldout.figures.page import Page, Section, Table
 from heldout.runs import Run
 from heldout.studies.audited import ESTIMATES
-from heldout.studies.dyck import DEPTH, FAMILIES, NETWORK, DyckConfig, step_settings
+from heldout.studies.dyck import DEPTH, FAMILIES, INTERACTION, NETWORK, DyckConfig, step_settings
 from heldout.studies.dyck_audit import dyck, module, splits
 from heldout.studies.dyck_components import side_grid
+from heldout.studies.interaction import stream_section
 from heldout.studies.simplify import Shown, simplification_page
 from heldout.tasks.dyck import Vocabulary
 
@@ -46,6 +47,7 @@ def dyck_page(run: Run, config: DyckConfig, title: str) -> Page:
         _references(estimates),
         _depths(estimates, parts, config),
         _elsewhere(estimates, s),
+        *stream_section(run, INTERACTION, UNIT),
         _components(parts, config),
         _data(s),
     )
