@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from heldout.analyses.similarity.measures import MEASURES, similarity
-from heldout.audits import parts
+from heldout.analyses.similarity.names import NAMES
 from heldout.audits.running import run_audit
 from heldout.audits.spec import parse_spec
 from heldout.audits.steps import SUMMARY
@@ -213,7 +213,7 @@ def test_rows_that_repeat_count_once_and_are_reported(tmp_path: Path) -> None:
 
 
 def test_the_measures_of_a_spec_are_those_there_are() -> None:
-    assert set(parts.MEASURES) == set(MEASURES)
+    assert set(NAMES) == set(MEASURES)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,6 @@ from heldout.studies.similarity import (
     record,
     recover_name,
 )
-from heldout.studies.similarity import MEASURES as NAMES
 from heldout.studies.similarity_compare import ACCURACIES, RAW, Compared, corrected, measured, theta
 from heldout.studies.similarity_judge import THETA_QUANTITY, finding, gate_of
 
@@ -138,7 +137,8 @@ def test_corrections_take_the_loud_feature_out() -> None:
 
 
 def test_the_stimuli_variance_covers_what_other_stimuli_give() -> None:
-    """The standard error of the mean over pairs is within a factor of two of the spread over independent stimuli."""
+    """The standard error of the mean over pairs is within a factor of three of the spread over four
+    independent sets of stimuli, which itself is known no better than that."""
     here = planted(3, consistent=False)
     se = np.sqrt(theta(here, MEASURES["rsa-euclidean"], 300)["variance"])
     found = []
@@ -168,7 +168,6 @@ def test_a_configuration_survives_the_settings_of_a_step() -> None:
         assert again.features == one.features
         assert {c.task.bits for c in one.roles.values()} == {32}  # all are shown the same stimuli
     assert claims()[0].kind == "existence"
-    assert set(NAMES) == set(MEASURES)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +178,7 @@ def test_a_configuration_survives_the_settings_of_a_step() -> None:
         ({"stimuli": 10}, "greater than or equal to 50"),
         ({"noise": [-1]}, "greater than or equal to 0"),
         ({"brain": 3}, "nearest: brains"),
-        ({"measures": ["cka"]}, "rsa among them"),
+        ({"measures": ["cka"]}, "rsa, the measure of the claim, must be among"),
         ({"measures": ["rsa", "rsb"]}, "choose from|nearest: rsa"),
         ({"rows": 400}, "at least stimuli and fit_stimuli, 1000"),
     ],

@@ -10,23 +10,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from heldout.analyses.similarity.names import NAMES
 from heldout.errors import choices
 
 Sizes = tuple[PositiveInt, ...]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=60)]
 OneOrMore = str | tuple[str, ...]
-# Of `heldout.analyses.similarity.measures`, named here so that reading a spec loads no analysis; a test compares them.
-MEASURES = (
-    "cka",
-    "cka-biased",
-    "rsa",
-    "rsa-spearman",
-    "rsa-kendall",
-    "rsa-euclidean",
-    "procrustes",
-    "predict",
-    "predicted",
-)
 
 
 class Part(BaseModel):
@@ -349,8 +338,8 @@ class Similarity(Part):
     @model_validator(mode="after")
     def _known(self) -> Self:
         for name in self.measures:
-            if name not in MEASURES:
-                raise ValueError(f"measures: unknown measure {name!r}; {choices(name, MEASURES)}")
+            if name not in NAMES:
+                raise ValueError(f"measures: unknown measure {name!r}; {choices(name, NAMES)}")
         return self
 
     @property

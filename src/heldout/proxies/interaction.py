@@ -15,6 +15,7 @@ Within an eigenspace of equal L features are determined up to a rotation: look a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from copy import copy
 from typing import Self
 
@@ -27,7 +28,7 @@ from heldout.proxies.base import check_fitted, check_rank, check_rows, check_wid
 from heldout.proxies.spectrum import EXACT, Spectrum
 
 
-class Basis:
+class Basis(ABC):
     """Coordinates of a layer of width D: `encode` to features, `decode` back; `rank` keeps the first of them.
 
     - `encoder_` (D, K), `decoder_` (K, D), `mean_` (D,), `weights_` (K,) the features' importance, largest first; float64.
@@ -64,9 +65,9 @@ class Basis:
         self.encoder_, self.decoder_ = encoder * sign.T, decoder * sign
         return self
 
+    @abstractmethod
     def _axes(self, covariance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Encoder (D, K), decoder (K, D) and weights (K,)."""
-        raise NotImplementedError
 
     def _spread(self, covariance: Tensor, count: int, relative: float) -> Spectrum:
         """The spectrum of the covariance, or an error where it says nothing."""

@@ -6,7 +6,7 @@ Nothing here loads torch, pandas or plotly: listing and showing studies is insta
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -102,6 +102,15 @@ class Study:
         if config.seeds > plain.seeds and "seeds" in changed:
             changed.remove("seeds")
         return config, changed
+
+
+def known_once(kind: str, names: Sequence[str], known: Collection[str]) -> None:
+    """Raise `ValueError` where one of `names` is not `known`, or stands there twice: for settings that list names."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{kind}s: {unknown(kind, name, known)}")
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ValueError(f"{kind}s: {twice[0]!r} is named twice; name each once")
 
 
 def find_study(name: str) -> Study:

@@ -26,7 +26,7 @@ from heldout.analyses.degeneracy.modules import find_layered_modules
 from heldout.analyses.degeneracy.shuffles import shuffle_test
 from heldout.errors import StatisticsError
 from heldout.networks.transformer import Transformer
-from heldout.proxies.bases import Bases, local_bases, principal_bases
+from heldout.proxies.bases import Bases, local_bases, neuron_bases, principal_bases
 from heldout.runs import StepContext
 from heldout.tasks.base import Batch, Rectangular
 from heldout.tasks.modular import Modular, ModularSettings
@@ -147,7 +147,6 @@ def measure_network(ctx: StepContext) -> None:
                 name: counted(EdgeAblation(sections, bases, e), task, s)
                 for name, e in zip(SECTIONS, edges, strict=True)
             },
-            "purity": {site: shares.max(axis=1).tolist() for site, shares in spectra.items()},
             **modules_of(edges, s),
         }
         for name, e in zip(SECTIONS, edges, strict=True):
@@ -163,9 +162,8 @@ def bases_of(kind: str, sections: Sections, task: Modular) -> Bases:
     split = task.splits["train"]
     if kind == "lib":
         return local_bases(sections, split, batch_size=len(split))
-    principal = principal_bases(sections, split, batch_size=len(split))
-    # Both bases end in the same logits, so that edges into them compare.
-    last = local_bases(Sections(sections.network, LAYERS[-2:]), split, batch_size=len(split)).bases[-1]
+    principal, neurons = (of(sections, split, batch_size=len(split)) for of in (principal_bases, neuron_bases))
+    last = neurons.bases[-1]  # both bases end in the same logits, so that edges into them compare
     return Bases(principal.kind, principal.layers, (*principal.bases[:-1], last), principal.fit_split)
 
 
@@ -188,11 +186,10 @@ def tested(task: Modular) -> list[str]:
 
 
 def fourier_shares(sections: Sections, bases: Bases, site: str, task: Modular) -> np.ndarray:
-    """(K, 1 + p // 2): the share of each feature's power over all p^2 pairs at each frequency; frequency 0 is what a sum of
-    both operands' own means leaves, and rows add up to 1.
+    """(K, 1 + p // 2): the share of each feature's variance over all p^2 pairs at each frequency; rows add up to 1.
 
     A term cos(k a), cos(k b) or cos(k (a +- b)), in any phase, has frequency k; terms that mix two frequencies have none
-    and count in the first column. At the embedding, features are read at the first operand's place.
+    and count in the first column, 0. At the embedding, features are read at the first operand's place.
     """
     p = task.settings.modulus
     a, b = (x.reshape(-1) for x in np.meshgrid(np.arange(p), np.arange(p), indexing="ij"))

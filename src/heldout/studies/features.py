@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from heldout.errors import unknown
 from heldout.runs import Run, Step, StepContext
 from heldout.statistics.claims import Claim
-from heldout.studies.base import SMOKE, Config, Study
+from heldout.studies.base import SMOKE, Config, Study, known_once
 from heldout.studies.features_conditions import CONDITIONS, FULL, LAPTOP, Condition, Phase, find_condition
 from heldout.tasks.features import FeaturesSettings
 
@@ -63,12 +62,7 @@ class FeaturesConfig(Config):
 
     @model_validator(mode="after")
     def _conditions_exist(self) -> Self:
-        for name in self.conditions:
-            if name not in CONDITIONS:
-                raise ValueError(f"conditions: {unknown('condition', name, CONDITIONS)}")
-        if len(set(self.conditions)) < len(self.conditions):
-            twice = next(name for name in self.conditions if self.conditions.count(name) > 1)
-            raise ValueError(f"conditions: {twice!r} is named twice; name each once")
+        known_once("condition", self.conditions, CONDITIONS)
         return self
 
     def chosen(self) -> list[Condition]:

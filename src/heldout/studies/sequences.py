@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from heldout.errors import unknown
 from heldout.runs import Run, Step, StepContext
 from heldout.statistics.claims import Claim
-from heldout.studies.base import SMOKE, Config, Study
+from heldout.studies.base import SMOKE, Config, Study, known_once
 from heldout.tasks.sequences.settings import SequencesSettings, latin_square
 
 if TYPE_CHECKING:
@@ -55,6 +54,10 @@ class Configuration:
 
     def task(self, order: int, rows: Mapping[str, int]) -> SequencesSettings:
         return SequencesSettings(features=self.features, order=self.orders[order], arrangement=self.arrangement, **rows)
+
+    def record(self) -> dict[str, Any]:
+        """Every setting but the note, which no step's output depends on."""
+        return asdict(self) | {"note": ""}
 
     def network(self, order: int) -> str:
         """How the networks of one order are called in tables."""
@@ -105,11 +108,7 @@ class SequencesConfig(Config):
     @field_validator("configurations")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in CONFIGURATIONS:
-                raise ValueError(unknown("configuration", name, CONFIGURATIONS))
-        if len(set(names)) < len(names):
-            raise ValueError(f"configurations are named once each, got {', '.join(names)}")
+        known_once("configuration", names, CONFIGURATIONS)
         return names
 
     @model_validator(mode="after")
@@ -142,12 +141,12 @@ def steps(config: Config, not_judged: str) -> list[Step]:
     shared |= {"seeds": config.seed_list(), "rows": config.rows()}
     found: list[Step] = []
     for one in sorted(config.chosen(), key=lambda c: -c.layers):  # what takes longest comes first
-        own = shared | {"configuration": asdict(one), "updates": config.training_steps}
+        own = shared | {"configuration": one.record(), "updates": config.training_steps}
         for order in range(len(one.orders)):
             found.append(Step(train_name(one, order), train_networks, own | {"order": order}))
         inputs = {str(order): train_name(one, order) for order in range(len(one.orders))}
         found.append(Step(measure_name(one), measure_networks, own, inputs))
-    settings = {"configurations": [asdict(c) for c in config.chosen()], "seeds": config.seed_list()}
+    settings = {"configurations": [c.record() for c in config.chosen()], "seeds": config.seed_list()}
     measured = {c.name: measure_name(c) for c in config.chosen()}
     return [*found, Step(JUDGE, judge_claims, settings | {"not_judged": not_judged}, measured)]
 

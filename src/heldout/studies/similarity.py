@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from heldout.errors import unknown
+from heldout.analyses.similarity.names import NAMES
 from heldout.runs import Run, Step, StepContext
 from heldout.statistics.claims import Claim
-from heldout.studies.base import SMOKE, Config, Study
+from heldout.studies.base import SMOKE, Config, Study, known_once
 from heldout.studies.features import condition_from, train_networks
 from heldout.studies.features_conditions import CONDITIONS, HARD, Condition, Phase
 
@@ -31,18 +31,6 @@ LEAST, APART = 0.95, 0.01  # the accuracy that every learnt feature must exceed,
 LEARNT = "{} learnt"
 DELTA = 0.05
 MEASURE = "rsa"  # that of the claim
-# Of `heldout.analyses.similarity.measures`, named here so that showing a study loads no analysis; a test compares them.
-MEASURES = (
-    "cka",
-    "cka-biased",
-    "rsa",
-    "rsa-spearman",
-    "rsa-kendall",
-    "rsa-euclidean",
-    "procrustes",
-    "predict",
-    "predicted",
-)
 JUDGE = "similarity-judge"
 
 
@@ -112,7 +100,7 @@ class SimilarityConfig(Config):
     rows: Annotated[int, Field(ge=100)] | None = None
     stimuli: Annotated[int, Field(ge=50)] = 500
     fit_stimuli: Annotated[int, Field(ge=50)] = 1000
-    measures: tuple[str, ...] = tuple(MEASURES)
+    measures: tuple[str, ...] = NAMES
     draws: Annotated[int, Field(ge=100)] = 500
     brains: Annotated[int, Field(ge=10)] = 100
     neurons: PositiveInt = 100
@@ -122,21 +110,15 @@ class SimilarityConfig(Config):
     @field_validator("configurations")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in CONFIGURATIONS:
-                raise ValueError(unknown("configuration", name, CONFIGURATIONS))
-        if len(set(names)) < len(names):
-            raise ValueError(f"configurations are named once each, got {', '.join(names)}")
+        known_once("configuration", names, CONFIGURATIONS)
         return names
 
     @field_validator("measures")
     @classmethod
     def _measures(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in MEASURES:
-                raise ValueError(unknown("measure", name, MEASURES))
-        if MEASURE not in names or len(set(names)) < len(names):
-            raise ValueError(f"measures are named once each, {MEASURE} among them, got {', '.join(names)}")
+        known_once("measure", names, NAMES)
+        if MEASURE not in names:
+            raise ValueError(f"{MEASURE}, the measure of the claim, must be among them, got {', '.join(names)}")
         return names
 
     @model_validator(mode="after")
@@ -208,13 +190,13 @@ def steps(config: Config, not_judged: str) -> list[Step]:
 
 
 def record(one: Configuration) -> dict[str, Any]:
-    """A configuration as a step's settings hold it."""
-    return {"name": one.name, "note": one.note, "roles": {role: c.record() for role, c in one.roles.items()}}
+    """A configuration as a step's settings hold it: all but what a reader is told."""
+    return {"name": one.name, "roles": {role: c.record() for role, c in one.roles.items()}}
 
 
 def configuration_from(given: Mapping[str, Any]) -> Configuration:
     roles = {role: condition_from(given["roles"][role]) for role in ROLES}
-    return Configuration(given["name"], given["note"], roles)
+    return Configuration(given["name"], "", roles)
 
 
 # What the steps do is loaded when they run.

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from heldout.analyses.degeneracy.gates import gate_clusters
 from heldout.errors import NetworkError, ProxyError
 from heldout.proxies.spectrum import EXACT, Spectrum
 
@@ -210,16 +211,12 @@ def _passed(network: nn.Module, inputs: Tensor) -> _Passed:
 
 def _synchronised(name: str, passed: _Passed, relative: float) -> list[Synchronised]:
     """The sets of neurons of one ReLU layer with equal gates; neurons that are never on are in none."""
-    gates = passed.before[name] > 0
-    groups: dict[bytes, list[int]] = {}
-    for neuron in gates.any(dim=0).nonzero()[:, 0].tolist():
-        groups.setdefault(gates[:, neuron].numpy().tobytes(), []).append(neuron)
     found = []
-    for neurons in groups.values():
-        always = bool(gates[:, neurons[0]].all())
+    for cluster in gate_clusters(passed.before[name]):
+        neurons = list(cluster.neurons)
         f, g = passed.after[name][:, neurons], passed.gradients[name][:, neurons]
-        if always:
+        if cluster.always:
             f = torch.cat([f, torch.ones(len(f), 1, dtype=torch.float64)], dim=1)
         ranks = [Spectrum.of(m.T @ m, relative=relative).rank if bool(m.any()) else 0 for m in (f, g)]
-        found.append(Synchronised(name, tuple(neurons), always, ranks[0] * ranks[1]))
+        found.append(Synchronised(name, cluster.neurons, cluster.always, ranks[0] * ranks[1]))
     return found
