@@ -108,9 +108,9 @@ def known_once(kind: str, names: Sequence[str], known: Collection[str]) -> None:
     """Raise `ValueError` where one of `names` is not `known`, or stands there twice: for settings that list names."""
     for name in names:
         if name not in known:
-            raise ValueError(f"{kind}s: {unknown(kind, name, known)}")
+            raise ValueError(unknown(kind, name, known))
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise ValueError(f"{kind}s: {twice[0]!r} is named twice; name each once")
+        raise ValueError(f"{kind} {twice[0]!r} is named twice; name each once")
 
 
 def find_study(name: str) -> Study:
@@ -172,9 +172,9 @@ def _sentence(error: ValidationError) -> str:
     """pydantic's findings as one sentence each: field, rule, what was given."""
     parts = []
     for item in error.errors():
-        if item["loc"]:
-            where = ".".join(str(p) for p in item["loc"])
-            parts.append(f"{where}: {item['msg']}, got {item.get('input')!r}")
-        else:  # a rule about several fields names them itself
-            parts.append(item["msg"].removeprefix("Value error, "))
+        where, message = ".".join(str(p) for p in item["loc"]), item["msg"].removeprefix("Value error, ")
+        own = (
+            item["type"] == "value_error"
+        )  # a rule of ours, which says what was given; one about several fields names them
+        parts.append(f"{where}: " * bool(where) + message + ("" if own else f", got {item.get('input')!r}"))
     return "; ".join(parts)
