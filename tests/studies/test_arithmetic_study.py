@@ -26,12 +26,11 @@ from heldout.studies.arithmetic_claims import claims
 from heldout.studies.arithmetic_inside import Place
 from heldout.studies.arithmetic_judge import answer_tests, theory_tests
 from heldout.studies.arithmetic_repair import batches, long_examples
-from heldout.studies.arithmetic_train import answers_of, by_rule, exactly, low_parts, sequences, settled, task_of, truth
+from heldout.studies.arithmetic_train import answers_of, by_rule, exactly, low_parts, sequences, task_of, truth
 from heldout.studies.base import SMOKE, find_study
 from heldout.studies.judging import Judging
 from heldout.studies.running import run_study
 from heldout.tasks.arithmetic import numerals
-from heldout.training.history import History
 
 STUDY = find_study("arithmetic")
 SMALL = ArithmeticConfig(test_pairs=300, train_pairs=500, fit_pairs=100, modular_test_pairs=300)
@@ -99,21 +98,7 @@ def test_one_pass_tells_what_greedy_decoding_answers() -> None:
     assert 0.1 < 1 - forced.mean() < 0.4
 
 
-def test_training_ends_when_what_was_set_aside_has_been_right_for_long_enough() -> None:
-    until = settled(200)
-    assert until is not None
-    history = History()
-    for step, right in ((100, 0.5), (200, 0.9995), (300, 0.98), (399, 1.0)):
-        history.add(step, {"id_select/truth": right, "id/truth": 1.0})
-        assert not until(history)
-    history.add(400, {"id_select/truth": 0.7})
-    assert until(history)
-    patient = settled(200, right_at_end=True)
-    assert patient is not None
-    assert not patient(history)  # a dip
-    history.add(500, {"id_select/truth": 1.0})
-    assert patient(history)
-    assert settled(None) is None
+def test_training_ends_by_what_was_set_aside_at_a_constant_rate_alone() -> None:
     assert [kind.settled for kind in SMALL.networks()] == [2000, 2000, None, 2000, 2000]
     assert [kind.settled for kind in ArithmeticConfig(modular_schedule="cosine").modular()] == [None, None]
 

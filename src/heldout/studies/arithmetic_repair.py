@@ -14,7 +14,7 @@ from heldout.analyses.tables import Folder
 from heldout.evidence import Cell, Origin
 from heldout.networks.transformer import Transformer
 from heldout.runs import StepContext
-from heldout.studies.arithmetic import METHODS, SCRATCH, Trained, length_split
+from heldout.studies.arithmetic import METHODS, SCRATCH, SETTLED, Trained, length_split
 from heldout.studies.arithmetic_train import (
     answers_of,
     build_network,
@@ -24,7 +24,6 @@ from heldout.studies.arithmetic_train import (
     labels_of,
     load_network,
     sequences,
-    settled,
     task_of,
     train_settings,
     truth,
@@ -36,6 +35,7 @@ from heldout.tasks.ragged import at_scored
 from heldout.training.loop import Evaluate, train
 from heldout.training.losses import cross_entropy
 from heldout.training.seeds import generator
+from heldout.training.settling import settled
 
 CURVES = "curves.json"
 OWN = "own/truth"
@@ -67,7 +67,7 @@ def repair_network(ctx: StepContext) -> None:
                 evaluate=own(task, long.pairs.take(chosen.long), ctx.device) if scratch else None,
                 progress=report,
                 # Alone with its few examples a network has learnt them long before `steps`.
-                until=settled(kind.settled, OWN) if scratch else None,
+                until=settled(kind.settled, OWN, least=SETTLED) if scratch else None,
             )
             curves.append({"method": method, "k": k, "steps": history.rows[-1][0], "loss": history.last("batch/loss")})
             score(network, task, kind, s["seed"], method, k, folder)

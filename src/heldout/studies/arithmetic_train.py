@@ -23,11 +23,11 @@ from heldout.tasks.arithmetic.numerals import Digits, Signed
 from heldout.tasks.ragged import at_scored
 from heldout.training.batching import shuffled
 from heldout.training.checkpoints import load_weights, save_weights
-from heldout.training.history import History
-from heldout.training.loop import Until, train
+from heldout.training.loop import train
 from heldout.training.losses import cross_entropy
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
+from heldout.training.settling import settled
 
 WATCHED = 500  # pairs a split behind the training curves
 POINTS = 24  # of a training curve
@@ -56,25 +56,10 @@ def train_network(ctx: StepContext) -> None:
         settings=settings,
         evaluate=exact,
         progress=lambda done, total, loss: ctx.progress(done, total, f"loss {loss:.3f}"),
-        until=settled(kind.settled, right_at_end=True),
+        until=settled(kind.settled, f"{ASIDE}/truth", least=SETTLED, right_at_end=True),
     )
     save_weights(network, ctx.out / "weights.safetensors", {"kind": kind.name, "seed": s["seed"]})
     history.frame().to_parquet(ctx.out / "history.parquet", index=False)
-
-
-def settled(after: int | None, on: str = f"{ASIDE}/truth", *, right_at_end: bool = False) -> Until | None:
-    """Whether it is `after` updates since what `on` names was first right; the spec's default for pairs set aside. With
-    `right_at_end` it must also be right now: at a constant rate accuracy dips now and then, and a dip is no place to end."""
-    if after is None:
-        return None
-    updates = after
-
-    def until(history: History) -> bool:
-        right = [step for step, value in history.curve(on) if value >= SETTLED]
-        now = history.rows[-1][0]
-        return bool(right) and now >= right[0] + updates and (right[-1] == now or not right_at_end)
-
-    return until
 
 
 def train_settings(kind: Trained, steps: int, seed: int, **more: Any) -> TrainSettings:

@@ -200,44 +200,72 @@ def claims() -> list[Claim]:
     ]
 
 
+SHAPE = ("layers", "width", "heads", "positions", "window")
+GRID = (
+    *("sites", "ranks", "clusters", "weight_ranks", "haar_ranks", "haar_draws", "kmeans_draws", "kmeans_sample"),
+    "null_draws",
+)
+
+
 def steps(config: Config, not_judged: str) -> list[Step]:
     assert isinstance(config, CodeConfig)
-
-    def some(*names: str) -> dict[str, Any]:
-        return {name: getattr(config, name) for name in names}
-
-    corpus = some("source", "path", "language", "globs", "train_characters", "least_characters", "window")
-    corpus |= some("windows", "units", "fit_windows")
-    shape = some("layers", "width", "heads", "positions", "window")
-    train = some("training_steps", "batch", "learning_rate", "warmup")
-    grid = some(
-        "sites", "ranks", "clusters", "weight_ranks", "haar_ranks", "haar_draws", "kmeans_draws", "kmeans_sample"
-    )
-    grid |= some("null_draws")
-    heads = some("head_rank", "induction_heads", "random_draws")
-    # What lies in the folders is part of what the corpus is: when a package changes, so does the step's key.
-    made = [Step(CORPUS, make_corpus, corpus | {"fingerprint": _fingerprint(corpus)})]
+    shape, grid = _some(config, *SHAPE), _some(config, *GRID)
+    heads = _some(config, "head_rank", "induction_heads", "random_draws")
+    made, streams = trained_steps(config), stream_steps(config)
     finished = {"corpus": CORPUS}
     for seed in config.seed_list():
         own = {"shape": shape, "seed": seed}
-        weights = f"code-train-s{seed}"
-        inputs = {"corpus": CORPUS, "weights": weights}
-        made.append(Step(weights, train_network, own | train, {"corpus": CORPUS}))
+        inputs = {"corpus": CORPUS, "weights": weights(seed)}
         made.append(Step(f"code-audit-s{seed}", audit_network, own | grid, inputs))
         made.append(Step(f"code-heads-s{seed}", study_heads, own | heads, inputs))
         chosen = inputs | {"audit": f"code-audit-s{seed}"}
         made.append(Step(f"code-warn-s{seed}", warn_early, own | grid, chosen))
         finished |= {f"{part}-{seed}": f"code-{part}-s{seed}" for part in ("audit", "heads", "warn")}
-    beside = {"shape": shape, "stream_ranks": [*(r for r in config.stream_ranks if r < config.width), config.width]}
-    streams: dict[str, str] = {"corpus": CORPUS}
-    for seed in config.seed_list():
-        streams[f"scores-{seed}"] = f"{INTERACTION}-s{seed}"
-        inputs = {"corpus": CORPUS, "weights": f"code-train-s{seed}"}
-        made.append(Step(streams[f"scores-{seed}"], score_stream, beside | {"seed": seed}, inputs))
-    made.append(Step(INTERACTION, join_stream, beside, streams))
+    scored = {f"scores-{seed}": step.name for seed, step in zip(config.seed_list(), streams, strict=True)}
+    made += [*streams, Step(INTERACTION, join_stream, _beside(config), {"corpus": CORPUS, **scored})]
     judged = {"shape": shape, "seeds": config.seed_list(), "not_judged": not_judged}
     made.append(Step("code-judge", judge_claims, judged | grid | heads, finished))
     return made
+
+
+def trained_steps(config: CodeConfig) -> list[Step]:
+    """The corpus, and a trained decoder for each seed. Another study that lists them shares what they made."""
+    corpus = _some(config, "source", "path", "language", "globs", "train_characters", "least_characters", "window")
+    corpus |= _some(config, "windows", "units", "fit_windows")
+    train = _some(config, "training_steps", "batch", "learning_rate", "warmup")
+    # What lies in the folders is part of what the corpus is: when a package changes, so does the step's key.
+    made = [Step(CORPUS, make_corpus, corpus | {"fingerprint": _fingerprint(corpus)})]
+    for seed in config.seed_list():
+        own = {"shape": _some(config, *SHAPE), "seed": seed}
+        made.append(Step(weights(seed), train_network, own | train, {"corpus": CORPUS}))
+    return made
+
+
+def stream_steps(config: CodeConfig) -> list[Step]:
+    """One a seed: the interaction basis of the residual stream scored beside principal components."""
+    return [
+        Step(
+            f"{INTERACTION}-s{seed}",
+            score_stream,
+            _beside(config) | {"seed": seed},
+            {"corpus": CORPUS, "weights": weights(seed)},
+        )
+        for seed in config.seed_list()
+    ]
+
+
+def weights(seed: int) -> str:
+    """The step that trains this seed's decoder."""
+    return f"code-train-s{seed}"
+
+
+def _beside(config: CodeConfig) -> dict[str, Any]:
+    ranks = [*(r for r in config.stream_ranks if r < config.width), config.width]
+    return {"shape": _some(config, *SHAPE), "stream_ranks": ranks}
+
+
+def _some(config: CodeConfig, *names: str) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in names}
 
 
 def make_corpus(ctx: StepContext) -> None:

@@ -34,11 +34,13 @@ from heldout.training.checkpoints import load_weights, save_weights
 from heldout.training.loop import train
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
+from heldout.training.settling import settled
 
 LAYERS = ("embed", "last", "mlp", "readout")  # node layers: each is the output of this part of the chain
 SECTIONS = ("attention", "feed-forward", "unembedding")
 BASES = ("lib", "pca")
 TESTED = ("id", "corner")
+SETTLED = 0.999  # accuracy on pairs set aside from which a network has understood
 MEASURED, ARRAYS, CURVES = "measured.json", "arrays.npz", "curves.parquet"
 Settings = Mapping[str, Any]
 
@@ -81,7 +83,8 @@ def network_of(s: Settings) -> nn.Sequential:
 
 
 def train_network(ctx: StepContext) -> None:
-    """One seed: full batches, AdamW with strong weight decay, until unseen pairs are understood too."""
+    """One seed: full batches, AdamW with strong weight decay, until pairs set aside (``select``) are understood too and
+    have been for `settled` updates, `steps` at most."""
     s = ctx.settings
     task = task_of(s)
     network = initialised(lambda: network_of(s), s["seed"])
@@ -94,7 +97,7 @@ def train_network(ctx: StepContext) -> None:
         weight_decay=s["weight_decay"],
         betas=(0.9, 0.98),
         clip=None,
-        evaluate_every=max(1, s["steps"] // s["looks"]),
+        evaluate_every=s["look_every"],
         seed=s["seed"],
     )
     history = train(
@@ -103,6 +106,7 @@ def train_network(ctx: StepContext) -> None:
         loss_of,
         settings=settings,
         evaluate=lambda n: accuracies(n, task),
+        until=settled(s["settled"], "select/accuracy", least=SETTLED, right_at_end=True),
         progress=lambda done, total, loss: ctx.progress(done, total, f"loss {loss:.3f}"),
     )
     save_weights(network, ctx.out / "weights.safetensors", {"seed": s["seed"]})
@@ -110,8 +114,9 @@ def train_network(ctx: StepContext) -> None:
 
 
 def loss_of(outputs: Tensor, batch: Batch) -> Tensor:
+    """In float64: memorised pairs have losses below float32's rounding, and a gradient of 0 would leave them memorised."""
     assert batch.targets is not None
-    return F.cross_entropy(outputs, batch.targets)
+    return F.cross_entropy(outputs.double(), batch.targets)
 
 
 def accuracies(network: nn.Module, task: Modular) -> dict[str, float]:

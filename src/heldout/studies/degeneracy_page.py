@@ -8,37 +8,19 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from heldout.evidence import read_estimates
 from heldout.figures import Figure, Layer, forest, module_graph, training_curves
 from heldout.figures.page import Page, Section, Table
 from heldout.runs import Run
 from heldout.statistics.verdict import Judgement
-from heldout.studies.audited import CLAIMS, ESTIMATES
-from heldout.studies.degeneracy import JUDGE, PURE, TOLERANCE, DegeneracyConfig
+from heldout.studies.audited import CLAIMS
+from heldout.studies.degeneracy_claims import PURE, TOLERANCE
 from heldout.studies.degeneracy_counts import PLANTS
-from heldout.studies.degeneracy_judge import GATES
 from heldout.studies.degeneracy_modular import ARRAYS, BASES, CURVES, MEASURED, SECTIONS, graph_of
+from heldout.studies.degeneracy_page_coefficient import blocks, language, learning
+from heldout.studies.degeneracy_settings import DegeneracyConfig
+from heldout.studies.degeneracy_shown import NAMES, STREAMS, Shown
 from heldout.studies.features_shown import interval, rounded, share
 from heldout.studies.simplify import lasting, run_warnings
-
-NAMES = {"lib": "interaction basis", "pca": "principal components"}
-STREAMS = {"embed": "behind embedding", "last": "behind attention", "mlp": "behind feed-forward"}
-
-
-class Shown:
-    """A finished run with its tables at hand."""
-
-    def __init__(self, run: Run, config: DegeneracyConfig) -> None:
-        self.run, self.config, self.folder = run, config, run.output(JUDGE)
-        self.estimates = read_estimates(self.folder / ESTIMATES)
-        self.gates = json.loads((self.folder / GATES).read_text())
-        self.seed = config.seed_list()[0]
-
-    def rows(self, *quantities: str) -> pd.DataFrame:
-        e = self.estimates[self.estimates["quantity"].isin(quantities)]
-        return e.assign(
-            basis=[NAMES.get(edit, edit) for edit in e["edit"]], where=[STREAMS.get(s, s) for s in e["site"]]
-        )
 
 
 def degeneracy_page(run: Run, config: DegeneracyConfig, title: str) -> Page:
@@ -50,7 +32,10 @@ def degeneracy_page(run: Run, config: DegeneracyConfig, title: str) -> Page:
         summary=tuple(summary(here)),
         identity=(),
         judgements=tuple(Judgement.from_dict(r) for r in json.loads((here.folder / CLAIMS).read_text())),
-        sections=(edges(here), features(here), modules(here), counts(here), planted(here), setting(here)),
+        sections=(
+            *(edges(here), features(here), modules(here), counts(here), planted(here)),
+            *(learning(here), blocks(here), language(here), setting(here)),
+        ),
         manifest=lasting(run.manifest),
         warnings=run_warnings(run),
         edited=False,
@@ -122,7 +107,7 @@ def features(here: Shown) -> Section:
             unit="networks",
         ),
     ]
-    with np.load(here.run.output(f"degeneracy-measure-modular-s{here.seed}") / ARRAYS) as arrays:
+    with np.load(here.run.output(f"degeneracy-modular-s{here.seed}") / ARRAYS) as arrays:
         rows = [
             (STREAMS[site], NAMES[kind], i + 1, *_top(own))
             for site in STREAMS
@@ -145,7 +130,7 @@ def _top(shares: np.ndarray) -> tuple[int, str, int, str]:
 
 
 def modules(here: Shown) -> Section:
-    folder = here.run.output(f"degeneracy-measure-modular-s{here.seed}")
+    folder = here.run.output(f"degeneracy-modular-s{here.seed}")
     measured = json.loads((folder / MEASURED).read_text())
     figures: list[Figure] = []
     with np.load(folder / ARRAYS) as arrays:

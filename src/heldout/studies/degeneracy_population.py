@@ -216,10 +216,8 @@ def population_variance(
     (n,) = sizes
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=draws).T / n
-    thetas = np.mean(
-        [[_theta(rows, predictor, held).value for held in (losses @ weights).T] for rows, losses in kept], 0
-    )
-    return float(np.var(thetas, ddof=1)), n
+    thetas = [_spearman(rows, predictor, losses @ weights) for rows, losses in kept]
+    return float(np.var(np.mean(thetas, axis=0), ddof=1)), n
 
 
 def left_out(folders: Iterable[Path]) -> dict[str, int]:
@@ -242,18 +240,32 @@ def _read(folders: Iterable[Path]) -> Iterator[tuple[pd.DataFrame, NDArray[np.fl
 
 def _theta(rows: pd.DataFrame, predictor: str, held: NDArray[np.float64]) -> SeedTheta:
     """Of one seed, whose networks have mean held-out losses `held` (networks,)."""
-    from scipy.stats import rankdata
-
-    if predictor not in PREDICTORS:
-        raise ConfigError(unknown("predictor", predictor, PREDICTORS))
-    seed, usable = int(rows["seed"].iloc[0]), (rows["unmatched"] == "").to_numpy()
-    if predictor == "n_eff":
-        usable = usable & (rows["reason"] == "").to_numpy()
+    seed, usable = int(rows["seed"].iloc[0]), _usable(rows, predictor)
     count = int(usable.sum())
     if count < FEWEST:
         why = f"{count} of {len(rows)} networks have the training loss and a value of {predictor}; {FEWEST} are needed"
         return SeedTheta(seed, math.nan, count, why)
-    ranks = [rankdata(values[usable]) for values in (rows[predictor].to_numpy(dtype=np.float64), held)]
-    if any(np.ptp(r) == 0 for r in ranks):
+    if any(np.ptp(values[usable]) == 0 for values in (rows[predictor].to_numpy(dtype=np.float64), held)):
         return SeedTheta(seed, math.nan, count, f"{predictor} or the held-out loss is the same for all networks")
-    return SeedTheta(seed, float(np.corrcoef(ranks)[0, 1]), count)
+    return SeedTheta(seed, float(_spearman(rows, predictor, held[:, None])[0]), count)
+
+
+def _usable(rows: pd.DataFrame, predictor: str) -> NDArray[np.bool_]:
+    """(networks,) those at the training loss and, for ``n_eff``, with a coefficient."""
+    if predictor not in PREDICTORS:
+        raise ConfigError(unknown("predictor", predictor, PREDICTORS))
+    usable = (rows["unmatched"] == "").to_numpy()
+    if predictor == "n_eff":
+        usable = usable & (rows["reason"] == "").to_numpy()
+    return np.asarray(usable)
+
+
+def _spearman(rows: pd.DataFrame, predictor: str, held: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(R,) rank correlations of the predictor with R rows of held-out losses (networks, R)."""
+    from scipy.stats import rankdata
+
+    usable = _usable(rows, predictor)
+    x = rankdata(rows[predictor].to_numpy(dtype=np.float64)[usable])
+    y = rankdata(held[usable], axis=0)
+    x, y = x - x.mean(), y - y.mean(axis=0)
+    return np.asarray(x @ y / np.sqrt((x @ x) * (y * y).sum(axis=0)))
