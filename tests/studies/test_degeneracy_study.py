@@ -109,7 +109,7 @@ def found(at: Path, *, sign: float, right: float = 1.0, miscounted: int = 0) -> 
             }
         )
         after = 0.4 + 0.2 * sign + noise
-        counts.append([{"step": 0, "share": {TOLERANCE: 0.4}}, {"step": 10, "share": {TOLERANCE: after}}])
+        counts.append([{"step": step, "share": {TOLERANCE: share}} for step, share in ((0, 0.4), (10, after))])
         plants.append(
             {
                 kind: {
@@ -122,7 +122,7 @@ def found(at: Path, *, sign: float, right: float = 1.0, miscounted: int = 0) -> 
                 for i, kind in enumerate(PLANTS)
             }
         )
-    beside = (population(at, sign), blocks(at, sign), streams(0.0 if sign > 0 else 0.1))
+    beside = (population(at, sign), blocks(at, sign), [], streams(0.0 if sign > 0 else 0.1))
     return Found(range(SEEDS), modular, shares, counts, plants, *beside)
 
 
@@ -190,6 +190,17 @@ def test_a_whole_small_run(tmp_path: Path) -> None:
     for kind in PLANTS:
         assert counted[kind, "counted"] == counted[kind, "expected"] > 0
     page = STUDY.page(run)
-    shown = ["edges", "features", "modules", "counts", "planted", "coefficient", "blocks", "language", "setting"]
+    shown = [
+        "edges",
+        "features",
+        "modules",
+        "pictures",
+        "counts",
+        "planted",
+        "coefficient",
+        "blocks",
+        "language",
+        "setting",
+    ]
     assert [s.id for s in page.sections] == shown
     assert any("Planted free directions: 14 a network, 14 counted" in s for s in page.summary)

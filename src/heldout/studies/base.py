@@ -40,6 +40,10 @@ STUDIES = {
         "heldout.studies.features:STUDY",
         "MLPs that compute several Boolean features equally well: which are represented loudly, which quietly",
     ),
+    "nuclear": (
+        "heldout.studies.nuclear:STUDY",
+        "networks that predict nuclear masses: components, terms of a mass formula and a helix, tested with nulls",
+    ),
     "sequences": (
         "heldout.studies.sequences:STUDY",
         "transformers that answer several features one after another: is what is answered early represented loudly",

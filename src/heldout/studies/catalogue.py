@@ -11,6 +11,8 @@ TASKS = {
     "digits": "scikit-learn's handwritten digits, changed in four ways, and classes left out of the fit",
     "images": "pictures of one shape each: shape, texture and colour, rendered; other combinations, turns and sizes",
     "modular": "addition, subtraction, multiplication modulo p as pairs of tokens; a corner of pairs kept out of training",
+    "nuclear": "nuclear masses and what follows from them, by Z and N; held out at random, at chains' ends, by vintage",
+    "table": "numbers behind tokens in a CSV or Parquet of yours, with gaps; held out by group or by edition",
     "features": "Boolean features of graded complexity, rare or predictive as asked; balanced, independent fresh rows",
     "sequences": "features of token sequences, answered one after another in an order of your choice",
 }

@@ -57,6 +57,8 @@ def steps(config: Config, not_judged: str) -> list[Step]:
         add("modular", measure_modular, some(*MODULAR, *MEASURING), "train-modular")
         add("count", count_digits, digits)
         add("plant", plant_kinds, {})
+        add("train-pictures", train_pictures, without(every["pictures"], "tolerances", "derivatives"))
+        add("pictures", measure_pictures, every["pictures"], "train-pictures")
         add("train-population", train_population, without(population, "sampling"))
         add(
             "population",
@@ -113,6 +115,18 @@ def plant_kinds(ctx: StepContext) -> None:
     from heldout.studies import degeneracy_counts
 
     degeneracy_counts.plant(ctx)
+
+
+def train_pictures(ctx: StepContext) -> None:
+    from heldout.studies import degeneracy_pictures
+
+    degeneracy_pictures.train_pictures(ctx)
+
+
+def measure_pictures(ctx: StepContext) -> None:
+    from heldout.studies import degeneracy_pictures
+
+    degeneracy_pictures.measure_pictures(ctx)
 
 
 def train_population(ctx: StepContext) -> None:
@@ -193,10 +207,27 @@ STUDY = Study(
                 "steps": 2000,
                 "sampling": {"burn_in": 50, "draws": 400, "localisation": 200.0},
             },
+            "pictures": {"hidden": (5,), "epochs": 2},
             "language_model": SMOKE,
         },
         "laptop": {},
-        "paper": {"modulus": 113, "share": 0.3, "corner": 0, "width": 128, "hidden": 512, "steps": 60_000},
+        "paper": {
+            "modulus": 113,
+            "share": 0.3,
+            "corner": 0,
+            "width": 128,
+            "hidden": 512,
+            "steps": 60_000,
+            "pictures": {
+                "source": "cifar10",
+                "path": "cifar10",
+                "hidden": (100, 100),
+                "epochs": 12,
+                "select": 0.1,
+                "derivatives": 5000,
+            },
+            "language_model": "paper",
+        },
     },
     claims=claims,
     steps=steps,

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from heldout.activations.probes import Probes
 from heldout.activations.sections import Sections
+from heldout.analyses.degeneracy.counts import CAUSES, degeneracy_counts
 from heldout.analyses.degeneracy.edges import edge_matrix
 from heldout.analyses.degeneracy.gates import gate_clusters
 from heldout.analyses.degeneracy.planting import (
@@ -84,15 +85,13 @@ def count_over_training(ctx: StepContext) -> None:
 
 
 def counted(found: FreeDirections, tolerances: list[float]) -> dict[str, Any]:
-    """Free directions as a share of the parameters at each tolerance, and what they come from at the first."""
+    """Free directions as a share of the parameters at each tolerance; at the first, their causes and the gauge apart."""
     ranks = found.hessian.ranks(tolerances)
     shares = {f"{tolerance:g}": 1 - ranks[tolerance] / found.parameters for tolerance in tolerances}
-    kinds = {
-        "inputs": sum(c.inputs for c in found.linear.values()),
-        "gradients": sum(c.gradients for c in found.linear.values()),
-        "synchronised": sum(g.extra for g in found.synchronised),
-    }
-    return {"parameters": found.parameters, "n": found.n, "share": shares, "unexplained": found.unexplained, **kinds}
+    counts = degeneracy_counts(found)
+    causes = {cause: counts.total(cause) for cause in CAUSES}
+    causes |= {"gauge": counts.gauge, "unexplained": counts.unexplained, "all": counts.null}
+    return {"parameters": found.parameters, "n": found.n, "share": shares, "causes": causes}
 
 
 def later(batches: Callable[[int], Batch], done: int, step: int) -> Batch:

@@ -26,11 +26,12 @@ from heldout.studies.degeneracy_blocks import COUNTS, DENSE, NETWORKS, blocks_th
 from heldout.studies.degeneracy_claims import GAIN, LEARNT, MOVED, PURE, TOLERANCE, UNDERSTOOD, UNMOVED, claims
 from heldout.studies.degeneracy_counts import FOUND, PLANTS
 from heldout.studies.degeneracy_modular import ARRAYS, BASES, LAYERS, MEASURED, SECTIONS, purity
+from heldout.studies.degeneracy_pictures import pictures_estimates
 from heldout.studies.degeneracy_population import PREDICTORS, SeedTheta, left_out, population_theta, population_variance
 from heldout.studies.judging import Judging
+from heldout.studies.seeds import over
 
 GATES = "gates.json"
-OVER_SEEDS = "t over seeds"
 IB, PCA = "ib", "pca"  # what scores of language models call the bases
 LEAST = 1e-16  # a change below rounding is taken for this
 
@@ -38,7 +39,7 @@ LEAST = 1e-16  # a change below rounding is taken for this
 @dataclass(frozen=True, eq=False)
 class Found:
     """What the steps left, one entry a seed: `modular` networks, the Fourier `shares` of their features, ``basis site`` ->
-    (K, 1 + p // 2); `counts` over training; `plants`; folders of the `population` and the `blocks`; scores of language
+    (K, 1 + p // 2); `counts` over training; `plants`; folders of `population`, `blocks` and `pictures`; scores of language
     models (`streams`)."""
 
     seeds: Sequence[int]
@@ -48,6 +49,7 @@ class Found:
     plants: Sequence[Mapping[str, Any]]
     population: Sequence[Path]
     blocks: Sequence[Path]
+    pictures: Sequence[Path]
     streams: Scores
 
     @staticmethod
@@ -72,6 +74,7 @@ class Found:
             every("plant", FOUND),
             where("population"),
             where("blocks"),
+            where("pictures"),
             Scores.read(where("stream")),
         )
 
@@ -218,12 +221,17 @@ def estimates(found: Found) -> Iterator[Estimate]:
             values = [rows[at]["share"][tolerance] for rows in found.counts]
             step = float(found.counts[0][at]["step"])
             yield over(f"free_share:{tolerance}", values, network="digits", parameter=step)
+    for at, row in enumerate(found.counts[0]):
+        for cause in row["causes"]:
+            values = [float(rows[at]["causes"][cause]) for rows in found.counts]
+            yield over(f"free:{cause}", values, network="digits", parameter=float(row["step"]))
     for kind in PLANTS:
         for quantity in ("expected", "counted", "interaction", "components", "change"):
             yield over(quantity, [float(p[kind][quantity]) for p in found.plants], network="planted", edit=kind)
     yield from population_estimates(found)
     yield from blocks_estimates(found)
     yield from stream_estimates(found)
+    yield from pictures_estimates(found.pictures)
 
 
 def population_estimates(found: Found) -> Iterator[Estimate]:
@@ -285,13 +293,3 @@ def stream_estimates(found: Found) -> list[Estimate]:
         for family in (IB, PCA)
     ]
     return describe(scores, subjects, wanted, rng=np.random.default_rng(0), draws=CURVE_DRAWS)
-
-
-def over(quantity: str, values: Sequence[float], **where: Any) -> Estimate:
-    """The mean over seeds with its t interval."""
-    if not np.isfinite(values).all():
-        return Estimate(quantity, math.nan, seeds=len(values), reason="undefined in a seed", **where)
-    if len(values) < 2:
-        return Estimate(quantity, float(values[0]), n=1, method="one seed", **where)
-    t = test([float(v) for v in values], 0.0)
-    return Estimate(quantity, t.value, t.low, t.high, OVER_SEEDS, n=len(values), seeds=len(values), **where)

@@ -19,15 +19,16 @@ from torch.nn import functional as F
 
 from heldout.activations.sections import Sections
 from heldout.activations.streams import residual_stream
-from heldout.analyses.degeneracy.ablation import EdgeAblation, Fewest, NodeAblation, fewest
+from heldout.analyses.degeneracy.ablation import Ablation, EdgeAblation, NodeAblation
 from heldout.analyses.degeneracy.edges import Edges, edge_matrix
 from heldout.analyses.degeneracy.graph import LayeredGraph, log_graph, relative_threshold
 from heldout.analyses.degeneracy.modules import find_layered_modules
 from heldout.analyses.degeneracy.shuffles import shuffle_test
 from heldout.errors import StatisticsError
 from heldout.networks.transformer import Transformer
-from heldout.proxies.bases import Bases, local_bases, neuron_bases, principal_bases
+from heldout.proxies.bases import Bases
 from heldout.runs import StepContext
+from heldout.studies.degeneracy_kept import bases_of, counted
 from heldout.tasks.base import Batch, Rectangular
 from heldout.tasks.modular import Modular, ModularSettings
 from heldout.training.checkpoints import load_weights, save_weights
@@ -140,17 +141,21 @@ def measure_network(ctx: StepContext) -> None:
         found: dict[str, Any] = {"accuracy": accuracies(network, task)}
     sections = Sections(network, LAYERS)
     arrays: dict[str, Any] = {}
+    fit, select, tests = task.splits["train"], task.splits["select"], [task.splits[name] for name in tested(task)]
+
+    def fewest_of(ablation: Ablation) -> dict[str, Any]:
+        return counted(ablation, select, tests, tolerance=s["tolerance"])
+
     for i, kind in enumerate(BASES):
         ctx.progress(i, len(BASES), kind)
-        bases = bases_of(kind, sections, task)
-        edges = [edge_matrix(sections, bases, task.splits["train"], number) for number in range(len(sections))]
+        bases = bases_of(kind, sections, fit, batch_size=len(fit))  # the logits stay as they are
+        edges = [edge_matrix(sections, bases, fit, number) for number in range(len(sections))]
         spectra = {site: fourier_shares(sections, bases, site, task) for site in LAYERS[:-1]}
         found[kind] = {
             "features": {site: bases[site].features for site in LAYERS},
-            "kept": {site: counted(NodeAblation(sections, bases, site), task, s) for site in LAYERS[:-1]},
+            "kept": {site: fewest_of(NodeAblation(sections, bases, site)) for site in LAYERS[:-1]},
             "edges": {
-                name: counted(EdgeAblation(sections, bases, e), task, s)
-                for name, e in zip(SECTIONS, edges, strict=True)
+                name: fewest_of(EdgeAblation(sections, bases, e)) for name, e in zip(SECTIONS, edges, strict=True)
             },
             **modules_of(edges, s),
         }
@@ -160,30 +165,6 @@ def measure_network(ctx: StepContext) -> None:
             arrays[f"{kind} fourier {site}"] = shares
     (ctx.out / MEASURED).write_text(json.dumps(found))
     np.savez_compressed(ctx.out / ARRAYS, **arrays)
-
-
-def bases_of(kind: str, sections: Sections, task: Modular) -> Bases:
-    """Found on ``train``; the logits stay as they are."""
-    split = task.splits["train"]
-    if kind == "lib":
-        return local_bases(sections, split, batch_size=len(split))
-    principal, neurons = (of(sections, split, batch_size=len(split)) for of in (principal_bases, neuron_bases))
-    last = neurons.bases[-1]  # both bases end in the same logits, so that edges into them compare
-    return Bases(principal.kind, principal.layers, (*principal.bases[:-1], last), principal.fit_split)
-
-
-def counted(ablation: NodeAblation | EdgeAblation, task: Modular, s: Settings) -> dict[str, Any]:
-    """The fewest parts that keep accuracy on ``select``, and what the same parts give where nobody looked."""
-    chosen: Fewest = fewest(ablation, task.splits["select"], tolerance=s["tolerance"], batch_size=4096)
-    scores = {name: ablation.score(chosen.kept, task.splits[name], batch_size=4096) for name in tested(task)}
-    return {
-        "count": chosen.count,
-        "total": chosen.total,
-        "select": chosen.tried[chosen.count].accuracy,
-        "whole": chosen.whole.accuracy,
-        "tried": {str(count): performance.accuracy for count, performance in chosen.tried.items()},
-        **{name: performance.accuracy for name, performance in scores.items()},
-    }
 
 
 def tested(task: Modular) -> list[str]:

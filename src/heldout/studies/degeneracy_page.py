@@ -13,10 +13,12 @@ from heldout.figures.page import Page, Section, Table
 from heldout.runs import Run
 from heldout.statistics.verdict import Judgement
 from heldout.studies.audited import CLAIMS
+from heldout.studies.degeneracy import RELATIVE
 from heldout.studies.degeneracy_claims import PURE, TOLERANCE
 from heldout.studies.degeneracy_counts import PLANTS
 from heldout.studies.degeneracy_modular import ARRAYS, BASES, CURVES, MEASURED, SECTIONS, graph_of
 from heldout.studies.degeneracy_page_coefficient import blocks, language, learning
+from heldout.studies.degeneracy_page_pictures import pictures
 from heldout.studies.degeneracy_settings import DegeneracyConfig
 from heldout.studies.degeneracy_shown import NAMES, STREAMS, Shown
 from heldout.studies.features_shown import interval, rounded, share
@@ -33,7 +35,7 @@ def degeneracy_page(run: Run, config: DegeneracyConfig, title: str) -> Page:
         identity=(),
         judgements=tuple(Judgement.from_dict(r) for r in json.loads((here.folder / CLAIMS).read_text())),
         sections=(
-            *(edges(here), features(here), modules(here), counts(here), planted(here)),
+            *(edges(here), features(here), modules(here), pictures(here), counts(here), planted(here)),
             *(learning(here), blocks(here), language(here), setting(here)),
         ),
         manifest=lasting(run.manifest),
@@ -187,7 +189,35 @@ def counts(here: Shown) -> Section:
         "Parameters that change no output on the images: P minus the rank of the Hessian of the behavioural loss, "
         "which is that of the tangent kernel. Pixels that are always dark make some free from the start.",
     )
-    return Section("counts", "How many parameters do nothing?", text, figures=(figure,))
+    return Section("counts", "How many parameters do nothing?", text, figures=(figure,), tables=(causes(here),))
+
+
+def causes(here: Shown) -> Table:
+    """Where free directions come from, moment by moment."""
+    e = here.estimates[here.estimates["quantity"].str.startswith("free:")]
+    e = e.assign(cause=e["quantity"].str.partition(":")[2])
+    values = e.set_index(["cause", "parameter"])["value"]
+    moments = sorted(e["parameter"].unique())
+    return Table(
+        title="Where free directions come from",
+        columns=("cause", *(f"after {int(m)} updates" for m in moments)),
+        rows=[(CAUSE[c], *(f"{values[c, m]:.1f}" for m in moments)) for c in e["cause"].unique()],
+        caption=f"Directions, means over {here.config.seeds} networks, at a relative tolerance of {RELATIVE[0]:g}. The "
+        "gauge (a scale each live neuron may move from its inputs to its readout) is there in every network of "
+        "this kind and says nothing about this one.",
+    )
+
+
+CAUSE = {
+    "activations": "inputs of a layer that depend on each other",
+    "gradients": "gradients that do",
+    "both": "counted twice so far",
+    "joint": "pairs of input and gradient that depend, though neither does alone",
+    "gates": "neurons in step",
+    "gauge": "gauge",
+    "unexplained": "unexplained",
+    "all": "all",
+}
 
 
 def planted(here: Shown) -> Section:

@@ -78,6 +78,22 @@ class Blocks(Part):
     cuts: Annotated[tuple[Rate, ...], Field(min_length=1)] = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
 
+class Pictures(Part):
+    """MLPs on images (spec 3.2): `source` digits (scikit-learn's), or mnist or cifar10 in local files at `path`; a share
+    `select` of the training images is set aside. `derivatives`: training images that derivatives are taken on, 0 for all."""
+
+    source: Literal["digits", "mnist", "cifar10"] = "digits"
+    path: str = ""
+    select: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    data_seed: NonNegativeInt = 0
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 32)
+    epochs: PositiveInt = 100
+    batch: PositiveInt = 64
+    learning_rate: Rate = 1e-3
+    tolerances: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0.001, 0.01)
+    derivatives: NonNegativeInt = 0
+
+
 class DegeneracyConfig(Config):
     """Settings of the degeneracy study; every field can be given as ``--set field=value``.
 
@@ -87,21 +103,21 @@ class DegeneracyConfig(Config):
       their section are none in the graph; `shuffles`: graphs it is compared with.
     - `digits_*`: an MLP on handwritten digits whose free directions are counted on `items` images, before training, after
       `moments` updates, and at the end.
-    - `population` (D2), `blocks` (D3): see there. `language_model`: the preset of the `code` study whose decoders are
-      read (D9).
+    - `population` (D2), `blocks` (D3), `pictures`: see there. `language_model`: the preset of the `code` study whose
+      decoders are read (D9).
     """
 
     modulus: Annotated[int, Field(ge=5)] = 53
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.8
     corner: NonNegativeInt = 8
     data_seed: NonNegativeInt = 0
     width: PositiveInt = 64
     heads: PositiveInt = 4
     hidden: PositiveInt = 256
-    steps: PositiveInt = 20_000
+    steps: PositiveInt = 10_000
     settled: PositiveInt = 1000
     learning_rate: Rate = 1e-3
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 1.0
     look_every: PositiveInt = 250
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.001
@@ -117,6 +133,7 @@ class DegeneracyConfig(Config):
     digits_weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     population: Population = Population()
     blocks: Blocks = Blocks()
+    pictures: Pictures = Pictures()
     language_model: Literal["smoke", "demo", "laptop", "paper"] = "laptop"
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ def run_study(
     runs: Path = Path("runs"),
     engine: str = "local",
     workers: int | None = None,
+    address: str | None = None,
     device: str = "auto",
     fresh: Sequence[str] = (),
 ) -> Run:
@@ -44,6 +45,7 @@ def run_study(
         out=runs / directory_name(name, preset, config, overrides),
         engine=engine,
         workers=workers,
+        address=address,
         device=device,
         fresh=fresh,
         manifest=manifest,

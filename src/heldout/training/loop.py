@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from heldout.errors import NetworkError, NonFiniteError
 from heldout.tasks.base import Batch
 from heldout.training.history import BATCH_LOSS, History
-from heldout.training.optimizers import optimizer_of
+from heldout.training.optimizers import optimizer_of, set_rate
 from heldout.training.resume import load_state, save_state
 from heldout.training.seeds import stream
 from heldout.training.settings import TrainSettings
@@ -91,9 +91,7 @@ def train(
             value.backward()  # type: ignore[no-untyped-call]
             if settings.clip is not None:
                 nn.utils.clip_grad_norm_(parameters, settings.clip)
-            rate = settings.rate(step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_rate(optimizer, settings.rate(step))
             optimizer.step()
 
             done = step + 1

@@ -33,7 +33,7 @@ from heldout.errors import ConfigError, NetworkError, NonFiniteError
 from heldout.tasks.base import Batch
 from heldout.training.history import BATCH_LOSS, History
 from heldout.training.loop import Loss, Progress
-from heldout.training.optimizers import decayed, make_optimizer
+from heldout.training.optimizers import decayed, make_optimizer, multipliers, set_rate
 from heldout.training.seeds import stream
 from heldout.training.settings import TrainSettings
 
@@ -141,7 +141,8 @@ def train_stacked(
     own = not callable(batches)
     if not callable(batches) and len(batches) != len(stack):
         raise ConfigError(f"a stack of {len(stack)} networks needs as many orders of batches, got {len(batches)}")
-    optimizer = make_optimizer(trained, decayed(stack._template, settings) & set(trained), settings)
+    factors = multipliers(stack._template, settings)
+    optimizer = make_optimizer(trained, decayed(stack._template, settings) & set(trained), settings, factors)
     due = _moments(settings, at)
     histories = [History() for _ in range(len(stack))]
     total, count, shown = torch.zeros(len(stack), dtype=torch.float64), 0, time.monotonic()
@@ -161,9 +162,7 @@ def train_stacked(
             values.sum().backward()  # type: ignore[no-untyped-call]
             if settings.clip is not None:
                 _clip(trained, settings.clip)
-            rate = settings.rate(step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_rate(optimizer, settings.rate(step))
             optimizer.step()
 
             done = step + 1
