@@ -270,7 +270,7 @@ def test_points_are_thinned_the_same_way_each_time_and_counted() -> None:
     assert "100 of them are shown" in made[0].caption
     points.loc[3, "PC1"] = math.nan
     whole = scatter_components(points, id="s", title="", x="PC1", y="PC2", by="depth", limits="")
-    assert "1 points without finite coordinates are absent" in whole.caption
+    assert "Absent, without finite coordinates: 1" in whole.caption
     assert whole.plot["data"][0]["marker"]["color"] == list(whole.data["depth"])
 
 

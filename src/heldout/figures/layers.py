@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from heldout.errors import EvidenceError
 from heldout.figures.base import Figure, sentences
 from heldout.figures.panels import Panel, layout
-from heldout.figures.style import MUTED, PALETTE, ZERO, Json, colour, entry, faint, plain, show, symbol, wrap
+from heldout.figures.style import MUTED, ZERO, Json, colour, entry, faint, plain, show, symbol, wrap
 
 WIDTHS = (0.6, 1.4, 2.4, 3.6, 5.0)  # pixels of an edge, by fifths of the largest weight
 NAMED = 10  # modules in the legend, the largest; the others are told by their hover text
@@ -153,7 +153,7 @@ def _markers(layers: Sequence[Layer], nodes: pd.DataFrame, table: pd.DataFrame, 
         marker["line"] = {"width": 1, "color": "#ffffff"}
         marker |= {
             "color": MUTED if i < 0 else colour(i),
-            "symbol": "circle" if i < 0 else symbol(i + i // len(PALETTE)),
+            "symbol": "circle" if i < 0 else symbol(i),
         }
         trace: Json = {"type": "scatter", "mode": "markers", "name": name, "showlegend": i < NAMED, "marker": marker}
         trace |= {"x": rows["layer"].tolist(), "y": rows["y"].tolist()}

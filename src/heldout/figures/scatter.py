@@ -47,7 +47,7 @@ def scatter_components(
         [
             f"Each point is one of n = {len(finite):,} {unit}, coloured by {by}.",
             f"{len(shown):,} of them are shown, drawn at random." if len(shown) < len(finite) else "",
-            f"{dropped:,} points without finite coordinates are absent." if dropped else "",
+            f"Absent, without finite coordinates: {dropped:,}." if dropped else "",
             "No interval is drawn: these are single points, not estimates.",
             limits,
         ]

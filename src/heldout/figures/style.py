@@ -25,7 +25,8 @@ def colour(index: int) -> str:
 
 
 def symbol(index: int) -> str:
-    return SYMBOLS[index % len(SYMBOLS)]
+    """Where colours begin again, symbols are one further on, so that no two of 49 series look alike."""
+    return SYMBOLS[(index + index // len(PALETTE)) % len(SYMBOLS)]
 
 
 def dash(index: int) -> str:

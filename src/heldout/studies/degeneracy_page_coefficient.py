@@ -54,8 +54,9 @@ def learning(here: Shown) -> Section:
         title="Rank correlation with the held-out loss within a seed",
         columns=("predictor", "mean over seeds", "95% interval", "why there is none"),
         rows=rows,
-        caption=f"{counts['population_networks']:g} networks, of which {counts['population_unmatched']:g} did not reach the "
-        f"training loss and {counts['population_withheld']:g} have no coefficient, because their chains disagree.",
+        caption=f"Of {counts['population_networks']:g} networks, did not reach the training loss: "
+        f"{counts['population_unmatched']:g}; have no coefficient, because their chains disagree: "
+        f"{counts['population_withheld']:g}.",
     )
     each = Table(
         title="Every network",
