@@ -24,6 +24,11 @@ INTERRUPTED = 130  # the exit code that typer gives Ctrl-C
 Preset = Annotated[str, typer.Option(help="smoke, laptop, paper, or another that `heldout show STUDY` names.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a field; repeatable.")]
 Runs = Annotated[Path, typer.Option(help="Where runs and their store are kept.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; one for each processor where not given.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="host:port of a running Ray cluster, or auto, for --engine ray; one is started where not given."),
+]
 
 
 @app.command("list")
@@ -62,8 +67,9 @@ def run(
     seeds: Annotated[int | None, typer.Option(help="Number of training seeds.")] = None,
     set_: Settings = None,
     runs: Runs = Path("runs"),
-    engine: Annotated[str, typer.Option(help="local (worker processes) or inline (this process).")] = "local",
-    workers: Annotated[int | None, typer.Option(help="Processes; one for each processor where not given.")] = None,
+    engine: Annotated[str, typer.Option(help="local (worker processes), inline (this process) or ray.")] = "local",
+    workers: Workers = None,
+    address: Address = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, ...")] = "auto",
     fresh: Annotated[list[str] | None, typer.Option(help="Steps to compute again (a pattern); repeatable.")] = None,
 ) -> None:
@@ -78,6 +84,7 @@ def run(
         runs=runs,
         engine=engine,
         workers=workers,
+        address=address,
         device=device,
         fresh=fresh or [],
     )
@@ -90,8 +97,9 @@ def audit(
     runs: Annotated[
         Path | None, typer.Option(help="Where runs are kept; the spec's out, or runs, where left out.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="inline (this process) or local (worker processes).")] = "inline",
-    workers: Annotated[int | None, typer.Option(help="Processes; one for each processor where not given.")] = None,
+    engine: Annotated[str, typer.Option(help="inline (this process), local (worker processes) or ray.")] = "inline",
+    workers: Workers = None,
+    address: Address = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...; the spec's where not given.")] = None,
     fresh: Annotated[list[str] | None, typer.Option(help="Steps to compute again (a pattern); repeatable.")] = None,
 ) -> None:
@@ -101,7 +109,9 @@ def audit(
     """
     from heldout.audits.running import run_audit
 
-    finished = run_audit(spec, runs=runs, device=device, engine=engine, workers=workers, fresh=fresh or [])
+    finished = run_audit(
+        spec, runs=runs, device=device, engine=engine, workers=workers, address=address, fresh=fresh or []
+    )
     _report(finished.path, claims=False)
 
 

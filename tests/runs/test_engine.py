@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from heldout.errors import ConfigError
-from heldout.runs import ENGINES
 from heldout.runs.engine import available_cpus, make_engine
 
 
-@pytest.mark.parametrize("name", sorted(ENGINES))
-def test_every_engine_maps_in_order_and_passes_exceptions_on(name: str) -> None:
+@pytest.mark.parametrize("name", ["inline", "local"])
+def test_engines_map_in_order_and_pass_exceptions_on(name: str) -> None:
     with make_engine(name, 2) as engine:
         assert list(engine.map(abs, range(-5, 0))) == [5, 4, 3, 2, 1]
         assert isinstance(engine.submit(int, "x").exception(), ValueError)

@@ -24,6 +24,7 @@ def run_audit(
     device: str | None = None,
     engine: str = "inline",
     workers: int | None = None,
+    address: str | None = None,
     fresh: Sequence[str] = (),
     progress: Any = "auto",
 ) -> Run:
@@ -51,6 +52,7 @@ def run_audit(
             out=out,
             engine=engine,
             workers=workers,
+            address=address,
             device=pick_device(device or spec.device),
             fresh=fresh,
             manifest=manifest,

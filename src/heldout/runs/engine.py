@@ -1,4 +1,4 @@
-"""Engines: where steps run. An engine is a `concurrent.futures.Executor`; a new one is a line in `ENGINES`."""
+"""Engines: where steps run. An engine is a `concurrent.futures.Executor`; a new one is a case of `make_engine`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
 from heldout.errors import ConfigError, unknown
+from heldout.runs.store import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +32,10 @@ class Engine(Executor):
     """An executor that says how many calls it runs at a time (`workers`)."""
 
     workers: int
+
+    def share(self, store: Store) -> None:
+        """Raise StoreError where a worker cannot write to `store`; workers on this machine can where it can."""
+        return
 
 
 class InlineEngine(Engine):
@@ -102,7 +107,7 @@ def _start_worker(leash: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-ENGINES: dict[str, Callable[[int], Engine]] = {"local": LocalEngine, "inline": InlineEngine}
+ENGINES = ("local", "inline", "ray")
 
 
 def available_cpus() -> int:
@@ -112,10 +117,21 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def make_engine(name: str, workers: int | None = None) -> Engine:
-    """An engine by its name; `workers` is one for each processor where None. Raises ConfigError."""
+def make_engine(name: str, workers: int | None = None, *, address: str | None = None, device: str = "cpu") -> Engine:
+    """An engine by its name; `workers` is one for each processor where None. Raises ConfigError.
+
+    `address` (of a running cluster) and `device` (where the calls will compute) matter to ``ray`` only.
+    """
     if name not in ENGINES:
         raise ConfigError(unknown("engine", name, ENGINES))
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers}; at least 1 is needed")
-    return ENGINES[name](workers or available_cpus())
+    if address is not None and name != "ray":
+        raise ConfigError(f"engine {name!r} has no address ({address!r}); a cluster's is for engine 'ray'")
+    if name == "inline":
+        return InlineEngine()
+    if name == "local":
+        return LocalEngine(workers or available_cpus())
+    from heldout.runs.ray_engine import RayEngine
+
+    return RayEngine(workers, address=address, device=device)

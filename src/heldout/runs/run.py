@@ -38,6 +38,7 @@ def execute(
     store: Path | None = None,
     engine: str = "local",
     workers: int | None = None,
+    address: str | None = None,
     device: str = "cpu",
     fresh: Iterable[str] = (),
     verify: bool = False,
@@ -47,7 +48,9 @@ def execute(
     """Run `steps` into the run directory `out` and return the finished run.
 
     - `store`: where outputs are kept; ``<out>/../store`` where None.
-    - `workers`: processes of the ``local`` engine; one for each available processor where None.
+    - `engine`: ``local`` (worker processes), ``inline`` (this process) or ``ray`` (a Ray on this machine or a cluster).
+    - `workers`: worker processes of the engine; one for each available processor where None.
+    - `address`: of a running cluster, for ``ray`` (see `RayEngine`).
     - `fresh`: names or patterns of steps to compute again, with all that is built on them.
     - `verify`: compare the SHA-256 of reused outputs and not only their sizes.
     - `manifest`: what the study wants to keep about itself (config, preset, seeds, the claims' hash), plain JSON.
@@ -64,7 +67,7 @@ def execute(
     again = and_dependents(order, fresh)
     out = Path(out)
     depot = Store((out.parent / "store" if store is None else Path(store)).resolve())
-    with make_engine(engine, workers) as pool:
+    with make_engine(engine, workers, address=address, device=device) as pool:
         where = {"store": os.path.relpath(depot.root, out.resolve()), "engine": engine, "device": device}
         fields = _manifest(study, order, keys, manifest or {}) | where | {"workers": pool.workers}
         with locked(out, study), closing(RunWriter(out, fields)) as writer, listening(progress) as listener:
@@ -79,6 +82,7 @@ def execute(
                 listener({"event": event, **details})
 
             depot.prepare()
+            pool.share(depot)
             writer.update()
             emit("start", study=study, steps=len(order), pid=os.getpid())
             jobs = {step.name: _job(step, keys, depot, device, replace=step.name in again) for step in order}
