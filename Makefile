@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench check lock clean
+.PHONY: demo test test-slow bench check docs lock clean
 
 demo: $(READY)
 	$(BIN)/heldout run code --preset demo
@@ -19,6 +19,12 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Pages from docs/, the reference from docstrings; a warning is an error. `make test` builds them too.
+docs: $(READY)
+	$(BIN)/python scripts/errors_page.py
+	$(BIN)/python -m sphinx --quiet -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 bench: $(READY)
 	for script in benchmarks/*.py; do echo "== $$script"; OMP_NUM_THREADS=1 $(BIN)/python $$script || exit 1; done
@@ -42,4 +48,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache docs/_build

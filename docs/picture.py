@@ -1,6 +1,6 @@
 """Take a picture of the first figure of a report (or of the one named): the picture in the README.
 
-    python docs/picture.py RUN_DIRECTORY_OR_HTML OUT.png [--figure gap] [--width 1100]
+    python docs/picture.py RUN_DIRECTORY_OR_HTML OUT.png [--figure gap] [--width 1100] [--scale 2]
 
 Needs a Chromium on the PATH.
 """
@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="the PNG file to write")
     parser.add_argument("--figure", help="the figure's id; the first figure where it is left out")
     parser.add_argument("--width", type=int, default=1100, help="of the window, in CSS pixels")
+    parser.add_argument("--scale", type=float, default=2, help="pixels of the picture to a CSS pixel")
     given = parser.parse_args()
     page = given.report / "report.html" if given.report.is_dir() else given.report
     if not page.is_file():
@@ -36,9 +37,13 @@ def main() -> int:
         if not tab.evaluate(f"document.querySelector({json.dumps(chosen)}) !== null"):
             names = tab.evaluate("[...document.querySelectorAll('figure')].map(f => f.dataset.figure)")
             parser.error(f"no such figure in {page}; there are {', '.join(names) or 'none'}")
-        # What only a reader who can click needs.
-        tab.evaluate("document.querySelectorAll('figure details, .modebar-container').forEach(e => e.remove())")
-        tab.picture(given.out, selector=chosen, scale=2)
+        # Alone on its page, and without what only a reader who can click needs.
+        tab.evaluate(
+            "(f => { f.querySelectorAll('details, .modebar-container').forEach(e => e.remove());"
+            " document.body.replaceChildren(f); document.body.style.padding = '0 2rem' })"
+            f"(document.querySelector({json.dumps(chosen)}))"
+        )
+        tab.picture(given.out, selector=chosen, scale=given.scale)
     return 0
 
 
