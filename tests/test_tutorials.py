@@ -12,7 +12,7 @@ import pytest
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-@pytest.mark.parametrize("page", ["circuit", "features", "statistics"])
+@pytest.mark.parametrize("page", ["circuit", "features", "statistics", "table"])
 def test_every_block_prints_what_the_page_says(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = DOCS / f"{page}.md"

@@ -15,35 +15,53 @@ if TYPE_CHECKING:
     from heldout.figures.forest_plot import forest
     from heldout.figures.gap import gap_figure
     from heldout.figures.layers import Layer, module_graph
+    from heldout.figures.lines_plot import lines
     from heldout.figures.matrices import Matrix, heatmap
+    from heldout.figures.nuclides_chart import Chart, nuclides
+    from heldout.figures.plane_plot import Plane, plane
     from heldout.figures.scatter import scatter_components
+    from heldout.figures.space_plot import Spectrum, space
     from heldout.figures.training import training_curves
 
 _HOME = {
+    "Chart": "nuclides_chart",
     "Figure": "base",
     "Layer": "layers",
     "Matrix": "matrices",
+    "Plane": "plane_plot",
+    "Spectrum": "space_plot",
     "accuracy_figure": "accuracy",
     "faithfulness_curves": "curves",
     "forest": "forest_plot",
     "gap_figure": "gap",
     "heatmap": "matrices",
+    "lines": "lines_plot",
     "module_graph": "layers",
+    "nuclides": "nuclides_chart",
+    "plane": "plane_plot",
     "scatter_components": "scatter",
+    "space": "space_plot",
     "training_curves": "training",
 }
 
 __all__ = [
+    "Chart",
     "Figure",
     "Layer",
     "Matrix",
+    "Plane",
+    "Spectrum",
     "accuracy_figure",
     "faithfulness_curves",
     "forest",
     "gap_figure",
     "heatmap",
+    "lines",
     "module_graph",
+    "nuclides",
+    "plane",
     "scatter_components",
+    "space",
     "training_curves",
 ]
 

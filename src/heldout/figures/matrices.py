@@ -69,6 +69,12 @@ def heatmap(
         for m in drawn
     ]
     plot = layout(panels, columns=len(drawn), bar=True)
+    for i in range(1, len(drawn)):  # beside each other, rows are named once
+        own = f"yaxis{i + 1}"
+        plot["meta"]["wide"] |= {f"{own}.showticklabels": False, f"{own}.title.text": ""}
+        plot["meta"]["narrow"] |= {f"{own}.showticklabels": True}
+        plot[own] |= {"showticklabels": False}
+        plot[own]["title"] |= {"text": ""}
     scale = _scale([m.values for m in matrices])
     plot["coloraxis"] = {"colorscale": SEQUENTIAL, "cmin": scale[0], "cmax": scale[1]}
     plot["coloraxis"] |= _bar(wrap(value_title, 20 if difference else 42, lines=1), 0.0, 0.48 if difference else 1.0)

@@ -73,7 +73,7 @@ def layout(panels: Sequence[Panel], *, columns: int, legend: Sequence[str] = (),
             off = {"ticks": "outside", "ticklen": 7, "tickcolor": "rgba(0,0,0,0)"}
             base[y] |= off | {"tickvals": list(range(n)), "range": [n - 0.5, -0.5], "showgrid": False}
     for key, value in wide.items():
-        _set(base, key, value)
+        set_dotted(base, key, value)
     return base
 
 
@@ -136,7 +136,8 @@ def _legend_height(entries: Sequence[str], width: int) -> int:
     return 24 + (4 + 16 * lines) * rows
 
 
-def _set(target: Json, dotted: str, value: Any) -> None:
+def set_dotted(target: Json, dotted: str, value: Any) -> None:
+    """Put `value` where the dotted key of a relayout patch points."""
     *path, last = dotted.split(".")
     for key in path:
         target = target.setdefault(key, {})

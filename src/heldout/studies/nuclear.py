@@ -170,6 +170,7 @@ STUDY = Study(
             "untrained": 2,
             "components": (1, 2, 8, 32),
             "features": 3,
+            "blocks_of": 4,
             "draws": 19,
             "primer": {
                 "moduli": (11,),

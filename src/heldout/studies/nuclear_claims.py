@@ -15,7 +15,7 @@ RARE = 0.1  # N5: how common the rarer of two algorithms must be
 def claims() -> list[Claim]:
     """N1 to N6, in order."""
     scope = (
-        "TokenMLP on binding energy per nucleon (errors weighted as those of whole nuclei), measured nuclei with more "
+        "TokenMLP on binding energy per nucleon, measured nuclei with more "
         "than 8 protons and neutrons, AME2020, held out at random by nucleus; errors of whole nuclei, keV"
     )
     paper = "arXiv 2405.17425"

@@ -53,7 +53,13 @@ def errors(found: Found) -> Iterator[Estimate]:
             together = forecast(found, network, split)
             if together is not None:
                 yield Estimate(
-                    "rms", together.rms, method="ensemble", n=nuclei, network=f"{network} (ensemble)", split=split
+                    "rms",
+                    together.rms,
+                    method="ensemble",
+                    n=nuclei,
+                    seeds=len(found.seeds),
+                    network=f"{network} (ensemble)",
+                    split=split,
                 )
             for name in (*baselines.BASELINES, *baselines.PUBLISHED):
                 where: dict[str, Any] = {"network": name, "reference": baselines_of(network), "split": split}
@@ -88,10 +94,19 @@ def honesty(found: Found) -> Iterator[Estimate]:
         for one in uncertainty(forecasts, level=LEVEL):
             for kind, covered in (("gaussian", one.gaussian), ("constant", one.constant), ("following", one.following)):
                 where: dict[str, Any] = {"network": network, "split": one.split, "edit": kind, "method": "ensemble"}
+                where["seeds"] = len(found.seeds)
                 low, high = wilson(covered.covered, covered.n)
                 yield Estimate("coverage", covered.rate, low, high, n=covered.n, null=LEVEL, **where)
                 yield Estimate("width", covered.width, n=covered.n, **where)
-            yield Estimate("knows_where", one.correlation, n=one.n, method="ensemble", network=network, split=one.split)
+            yield Estimate(
+                "knows_where",
+                one.correlation,
+                n=one.n,
+                seeds=len(found.seeds),
+                method="ensemble",
+                network=network,
+                split=one.split,
+            )
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:

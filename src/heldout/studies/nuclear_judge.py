@@ -18,7 +18,7 @@ from heldout.analyses.geometry.squares import Squares, squares
 from heldout.errors import HeldoutError, StatisticsError
 from heldout.evidence import write_estimates
 from heldout.runs import StepContext
-from heldout.statistics.bootstrap import bootstrap_totals
+from heldout.statistics.bootstrap import bootstrap_variance
 from heldout.statistics.claims import Claim, Gate
 from heldout.statistics.rule import MeanTest, mean_test
 from heldout.statistics.verdict import Finding, judge
@@ -101,11 +101,13 @@ def paired(
     ratios = [one.log_ratio(a, b) for one, a, b in zip(each, top, bottom, strict=True)]
     theta = [shift + float(ratio(one.table.sum(0)[None])[0]) for one, ratio in zip(each, ratios, strict=True)]
     wide = np.concatenate([one.table for one in each], axis=1)
-    size = [one.table.shape[1] for one in each]
-    cuts = np.cumsum([0, *size])
-    totals = bootstrap_totals(wide, draws=DRAWS, rng=np.random.default_rng(0))
-    draws = np.mean([ratio(totals[:, a:b]) for ratio, a, b in zip(ratios, cuts, cuts[1:], strict=False)], axis=0)
-    variance = float(np.var(draws, ddof=1)) if np.ptp(draws) > 0 else 0.0
+    cuts = np.cumsum([0, *(one.table.shape[1] for one in each)])
+
+    def mean_ratio(totals: Floats) -> Floats:
+        one_by_one = [ratio(totals[:, a:b]) for ratio, a, b in zip(ratios, cuts, cuts[1:], strict=False)]
+        return np.asarray(np.mean(one_by_one, axis=0))
+
+    variance = bootstrap_variance(wide, mean_ratio, rng=np.random.default_rng(0), draws=DRAWS)
     return mean_test(theta, unit_variance=variance, n_clusters=len(units), delta=delta)
 
 
@@ -145,6 +147,8 @@ def better_formula(found: Found, delta: float) -> dict[str, MeanTest]:
 
 def later_nuclei(found: Found, delta: float) -> dict[str, MeanTest]:
     """N6: every model on the new nuclei that networks can score."""
+    if "vintage" not in found.networks:
+        raise StatisticsError("no network was trained on 'vintage'")
     each = [beside_baselines(found, "vintage", seed, "new") for seed in found.seeds]
     return {name: paired(each, [name] * len(each), [NETWORK] * len(each), delta) for name in baselines.BASELINES}
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from heldout.analyses.baselines import KERNELS
 from heldout.studies.base import Config, known_once
+from heldout.studies.schema import Schema
 
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -28,11 +29,9 @@ NETWORKS = {
 CONTROLS = ("no-decay", "semf", "asymmetry", "noise")
 
 
-class Primer(BaseModel):
+class Primer(Schema):
     """The sweep of modular addition (N5): every combination of `moduli`, `poolings`, `widths` and `weight_decays` is a cell,
     with a network for each of `shares` of the pairs and each seed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     moduli: Counts = (11, 23)
     poolings: Annotated[tuple[Literal["mean", "concat"], ...], Field(min_length=1)] = ("mean", "concat")
@@ -76,11 +75,11 @@ class NuclearConfig(Config):
 
     width: PositiveInt = 128
     blocks: PositiveInt = 2
-    steps: PositiveInt = 6000
+    steps: PositiveInt = 12_000
     batch: PositiveInt = 512
     learning_rate: Rate = 5e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    weighting: Literal["nucleon", "total"] = "total"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.3
+    weighting: Literal["nucleon", "total"] = "nucleon"
     networks: tuple[str, ...] = tuple(NETWORKS)
     untrained: PositiveInt = 5
     looks: PositiveInt = 10
@@ -113,6 +112,8 @@ class NuclearConfig(Config):
             raise ValueError(f"train and select must leave nuclei to judge on, got {self.train} and {self.select}")
         if self.old >= self.new:
             raise ValueError(f"old must be an earlier evaluation than new, got {self.old} and {self.new}")
+        if list(self.components) != sorted(set(self.components)):
+            raise ValueError(f"components must rise, each number once, got {list(self.components)}")
         if max(self.components) > self.width:
             raise ValueError(f"components: {max(self.components)} of a network {self.width} wide")
         if not any(k <= self.most for k in self.components):
