@@ -18,7 +18,8 @@ import torch
 from heldout.activations.sections import Sections
 from heldout.analyses.degeneracy.edges import edge_matrix
 from heldout.studies.base import find_study
-from heldout.studies.degeneracy_modular import BASES, LAYERS, SECTIONS, bases_of, network_of, task_of
+from heldout.studies.degeneracy_kept import bases_of
+from heldout.studies.degeneracy_modular import BASES, LAYERS, SECTIONS, network_of, task_of
 from heldout.training.seeds import initialised
 
 THREADS, REPEATS = 2, 3
@@ -38,7 +39,7 @@ def main() -> None:
         for _ in range(REPEATS):
             sections = Sections(network, LAYERS)
             start = time.perf_counter()
-            bases = bases_of(kind, sections, task)
+            bases = bases_of(kind, sections, train)
             took["Grams and bases"].append(time.perf_counter() - start)
             for number, name in enumerate(SECTIONS):
                 start = time.perf_counter()

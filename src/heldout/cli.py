@@ -51,6 +51,10 @@ def show(
 ) -> None:
     """The full configuration of a study, its steps and its claims; of a SPEC.yaml, also the network's sites with shapes."""
     if study.endswith((".yaml", ".yml")):
+        if set_ or seeds is not None:
+            raise ConfigError(
+                f"{'--set' if set_ else '--seeds'} replaces fields of studies; write them in {study} itself"
+            )
         from heldout.audits.showing import describe_spec
 
         typer.echo(describe_spec(Path(study)))

@@ -124,7 +124,9 @@ def test_a_killed_driver_takes_its_ray_along(tmp_path: Path) -> None:
     everybody = family(driver.pid)
     driver.kill()
     driver.communicate()
-    wait_until(lambda: all(map(gone, everybody)), 180)  # Ray looks for its driver now and then, on a busy machine rarely
+    wait_until(
+        lambda: all(map(gone, everybody)), 180
+    )  # Ray looks for its driver now and then, on a busy machine rarely
     for folder in folders() - before:
         shutil.rmtree(folder)
 

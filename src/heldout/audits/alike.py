@@ -23,7 +23,7 @@ from heldout.analyses.faithfulness import Subject
 from heldout.analyses.similarity.inference import Settings, assess, between, within
 from heldout.analyses.similarity.measures import MEASURES
 from heldout.analyses.similarity.result import Similarity as Found
-from heldout.audits.labelled import as_rows, read_arrays, read_table
+from heldout.audits.labelled import as_rows, read_arrays, read_table, site_rows
 from heldout.audits.parts import Similarity, SplitSpec
 from heldout.audits.spec import RUNS_WITHIN
 from heldout.errors import ConfigError, SplitError, unknown
@@ -89,8 +89,7 @@ def rows_of_files(
     for site in sites:
         if site not in arrays:
             raise ConfigError(f"{FIELD}, split {name!r}: {unknown('array', site, arrays)}")
-        if arrays[site].ndim != 2:
-            raise ConfigError(f"{FIELD}, split {name!r}: {site} has shape {arrays[site].shape}; (n, D) is needed")
+    arrays = {site: site_rows(arrays[site], f"{FIELD}, split {name!r}: {site}") for site in sites}
     sizes = {site: len(arrays[site]) for site in sites}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{site} has {n}" for site, n in sizes.items())

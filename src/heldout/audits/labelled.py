@@ -20,9 +20,10 @@ from heldout.analyses.faithfulness import Subject
 from heldout.analyses.features.overview import Labelled
 from heldout.audits.parts import Features, SplitSpec
 from heldout.audits.sources import resolve
-from heldout.errors import ConfigError, HeldoutError, SplitError, unknown
+from heldout.errors import ConfigError, HeldoutError, NonFiniteError, SplitError, unknown
 from heldout.networks.load import import_function, importable
 from heldout.tasks.base import Batch, Split
+from heldout.tasks.columns import check_cells
 from heldout.training.checkpoints import read_tensors
 
 FIELD = "features.function"
@@ -109,7 +110,10 @@ def rows_of_files(name: str, spec: SplitSpec, features: Features, folder: Path) 
     for column in (*wanted, *([features.groups] if features.groups else [])):
         if column not in table:
             raise ConfigError(f"{field}.table: {unknown('column', column, table)}")
-    x = {site: torch.from_numpy(arrays[site]) for site in (*features.sites, *features.before.values())}
+    if not wanted:
+        raise ConfigError(f"{field}.table: no column but {features.groups!r}, which features.groups names; give labels")
+    sites = (*features.sites, *features.before.values())
+    x = {site: torch.from_numpy(site_rows(arrays[site], f"on split {name!r}: {site}")) for site in sites}
     first = next(iter(x.values()))
     for site, rows in x.items():
         if rows.ndim != 2 or not len(rows) == len(first) == len(table[wanted[0]]):
@@ -242,12 +246,26 @@ def read_arrays(name: str, spec: SplitSpec, folder: Path) -> dict[str, np.ndarra
     if path.suffix not in ARRAYS:
         raise ConfigError(f"{field}: {path} is none of {', '.join(ARRAYS)}; nothing is unpickled here")
     if path.suffix == ".safetensors":
-        return {key: tensor.float().numpy() for key, tensor in read_tensors(path)[0].items()}
+        tensors = read_tensors(path)[0]
+        return {k: (t if t.is_complex() else t.float()).numpy() for k, t in tensors.items()}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{field}: {path} cannot be read as arrays: {error}") from None
+    except Exception as error:  # of the archive, of its packing, of an array, of what is no archive at all
+        raise ConfigError(f"{field}: {path} cannot be read as arrays: {type(error).__name__}: {error}") from None
+
+
+def site_rows(array: np.ndarray, where: str) -> np.ndarray:
+    """(n, D) float32 or float64 activations. Raises `ConfigError` where an array is anything else, and
+    `NonFiniteError`."""
+    if array.ndim != 2 or not array.size:
+        raise ConfigError(f"{where} has shape {array.shape}; (n, D) is needed")
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"{where} holds {array.dtype}; real numbers are needed")
+    rows = array.astype(np.float32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else np.float64)
+    if not (finite := np.isfinite(rows).all(axis=1)).all():
+        raise NonFiniteError(f"{where} holds NaN or infinite values in row {int(np.flatnonzero(~finite)[0])}")
+    return rows
 
 
 def read_table(name: str, spec: SplitSpec, folder: Path) -> dict[str, np.ndarray]:
@@ -261,7 +279,8 @@ def read_table(name: str, spec: SplitSpec, folder: Path) -> dict[str, np.ndarray
         raise ConfigError(f"{field}: {path} is none of {', '.join(TABLES)}")
     try:
         if path.suffix == ".csv":
-            frame = pd.read_csv(path)
+            check_cells(path)
+            frame = pd.read_csv(path, encoding="utf-8-sig")
         elif path.suffix == ".parquet":
             frame = pd.read_parquet(path)
         else:

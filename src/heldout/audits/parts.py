@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from heldout.analyses.similarity.names import NAMES
 from heldout.errors import choices
+from heldout.studies.schema import Schema
 
 Sizes = tuple[PositiveInt, ...]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=60)]
 OneOrMore = str | tuple[str, ...]
 
 
-class Part(BaseModel):
+class Part(Schema):
     """Base of every part of a spec: frozen, and unknown fields are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class Made(Part):
@@ -29,7 +30,7 @@ class Made(Part):
     a safetensors file or a state dict (.pt, read with weights_only)."""
 
     from_: str = Field(alias="from")
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     weights: str | None = None
 
 
@@ -43,7 +44,7 @@ class Network(Part):
     """
 
     from_: str | None = Field(None, alias="from")
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     weights: OneOrMore | None = None
     huggingface: OneOrMore | None = None
     head: Literal["causal_lm", "masked_lm", "sequence_classification", "token_classification", "none"] | None = None
@@ -85,7 +86,7 @@ class SplitSpec(Part):
     role: Literal["fit", "select", "test"]
     note: str = ""
     function: str | None = None
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     file: str | None = None
     inputs: str | tuple[str, ...] | dict[str, str | tuple[str, ...]] | None = None
     targets: str | None = None
@@ -93,7 +94,7 @@ class SplitSpec(Part):
     scored: str | None = None
     units: str | None = None
     keys: str | None = None
-    strata: dict[str, str] = {}
+    strata: dict[str, str] = Field(default_factory=dict)
     mask_argument: str | None = None
     padding_argument: str | None = None
     pad: int = 0
@@ -295,10 +296,10 @@ class Features(Part):
     sites: Annotated[tuple[str, ...], Field(min_length=1)]
     labels: tuple[str, ...] = ()
     function: str | None = None
-    kinds: dict[str, Literal["binary", "categorical", "continuous"]] = {}
+    kinds: dict[str, Literal["binary", "categorical", "continuous"]] = Field(default_factory=dict)
     positions: Literal["all", "scored", "last"] = "all"
     groups: str | None = None
-    before: dict[str, str] = {}
+    before: dict[str, str] = Field(default_factory=dict)
     rows: Annotated[int, Field(ge=20)] = 5_000
     draws: Annotated[int, Field(ge=19)] = 1_000
     decode: bool = True

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from heldout.audits.parts import (
@@ -27,7 +26,9 @@ from heldout.audits.parts import (
     Similarity,
     SplitSpec,
 )
+from heldout.audits.reading import read_plain
 from heldout.errors import ConfigError, choices
+from heldout.studies.schema import check_plain, short
 
 RUNS_WITHIN = 3  # training runs from which on a network is compared with itself
 ACTIVATIONS = "activations"  # what rows from files are called where a network's name stands
@@ -205,19 +206,12 @@ def read_spec(path: Path) -> Spec:
         raise ConfigError(f"there is no spec {path}; {choices(path.name, near)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no plain YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(
-            f"{path} holds {type(raw).__name__}; a mapping with name, network, splits and sites is needed"
-        )
-    return parse_spec(raw, str(path))
+    return parse_spec(read_plain(text, str(path)), str(path))
 
 
 def parse_spec(raw: Mapping[str, Any], where: str) -> Spec:
     """A spec from plain data; `where` names its source in errors."""
+    check_plain(raw, where)
     try:
         return Spec.model_validate(raw)
     except ValidationError as error:
@@ -229,31 +223,32 @@ def _sentence(item: Any) -> str:
     loc = tuple(p for p in item["loc"])
     if item["type"] == "extra_forbidden":
         parents, tags = _parents(loc[:-1])
-        path = ".".join(str(p) for p in loc if p not in tags)
+        path = ".".join(str(p) for i, p in enumerate(loc) if i not in tags)
         valid = [f.alias or n for m in parents for n, f in m.model_fields.items()]
         return f"unknown field {path!r}; {choices(str(loc[-1]), valid)}"
     _, tags = _parents(loc)
-    path = ".".join(str(p) for p in loc if p not in tags)
+    path = ".".join(str(p) for i, p in enumerate(loc) if i not in tags)
     message = item["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if item["type"] in ("missing", "value_error"):
         return f"{path}: {message}" if path else message
-    return f"{path}: {message}, got {item.get('input')!r}"
+    return f"{path}: {message}, got {short(item.get('input'))}"
 
 
-def _parents(loc: tuple[Any, ...]) -> tuple[list[type[BaseModel]], set[Any]]:
-    """The models that a location in a spec leads to, and those of its elements that name no field of the YAML."""
+def _parents(loc: tuple[Any, ...]) -> tuple[list[type[BaseModel]], set[int]]:
+    """The models that a location in a spec leads to, and the places of those of its elements that name no field
+    of the YAML."""
     models: list[type[BaseModel]] = [Spec]
-    tags: set[Any] = set()
-    for step in loc:
+    tags: set[int] = set()
+    for place, step in enumerate(loc):
         fields = {f.alias or n: f for m in models for n, f in m.model_fields.items()}
         kinds = {get_args(m.model_fields["kind"].annotation)[0]: m for m in models if "kind" in m.model_fields}
-        if step in fields:
+        if step in kinds and len(kinds) > 1:  # before the fields: a kind of reading is called as a field of it is
+            models, tags = [kinds[step]], tags | {place}
+        elif step in fields:
             models = _models(fields[step].annotation)
-        elif step in kinds and len(kinds) > 1:
-            models, tags = [kinds[step]], tags | {step}
         elif isinstance(step, str) and ("[" in step or step in ("str", "Families", "dict")):
-            tags = tags | {step}  # which branch of a union was tried
+            tags = tags | {place}  # which branch of a union was tried
     return models, tags
 
 

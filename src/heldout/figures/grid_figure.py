@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from heldout.figures.base import Figure, sentences
-from heldout.figures.panels import Panel, layout
+from heldout.figures.panels import Panel, layout, set_dotted
 from heldout.figures.style import DIVERGING, GRID, INK, MUTED, Json, plain, wrap
 
 FULL = 5.0  # half-widths of its interval from the null at which a cell has the full colour
@@ -22,7 +22,8 @@ class Square:
     claim, `reason` where there is no value, `about` (what it is of) for the hover text, `anchor` (``#...``) of where it is
     shown.
 
-    `absent`: there is no such cell, for the `reason` given; else the value could not be estimated.
+    `absent`: there is no such cell, for the `reason` given; else the value could not be estimated. `few`: too few units for
+    its interval to be trusted.
     """
 
     value: float = math.nan
@@ -34,18 +35,17 @@ class Square:
     reason: str = ""
     anchor: str = ""
     absent: bool = False
+    few: bool = False
 
     @property
     def strength(self) -> float:
-        """How many half-widths of its interval the value lies from its null, signed; 0 where the interval holds the null or
-        there is none. A width of 0 counts as much as can be."""
-        if (
-            not all(map(math.isfinite, (self.value, self.low, self.high, self.null)))
-            or self.low <= self.null <= self.high
-        ):
-            return 0.0
+        """How many half-widths of its interval the value lies from its null, signed; 0 where the interval holds the null,
+        has no width (seeds that all give one value of a coarse quantity show no spread, and prove none), rests on too few
+        units, or is none."""
         away, half = self.value - self.null, (self.high - self.low) / 2
-        return math.copysign(FULL if half == 0 else min(abs(away) / half, FULL), away)
+        if self.few or not math.isfinite(away) or not half > 0 or self.low <= self.null <= self.high:
+            return 0.0
+        return math.copysign(min(abs(away) / half, FULL), away)
 
 
 def grid(
@@ -64,17 +64,18 @@ def grid(
         height=HEIGHT * len(rows),
         x_title="",
         x={"showgrid": False, "showline": False, "ticks": "", "side": "top", "range": [-0.5, len(columns) - 0.5]}
-        | {"tickvals": list(range(len(columns))), "ticktext": [wrap(c, 14) for c in columns], "tickangle": 0},
+        | {"tickvals": list(range(len(columns)))},
         labels=tuple(rows),
     )
     plot = layout([panel], columns=1)
-    for way, notes in (("wide", _notes(at, short=False)), ("narrow", _notes(at, short=True))):
+    for way, short, top in (("wide", False, 64), ("narrow", True, 150)):
         patch = plot["meta"][way]
-        patch |= {"annotations": notes, "margin.t": 64, "height": patch["height"] + 56}
-    plot |= {"annotations": plot["meta"]["wide"]["annotations"], "height": plot["meta"]["wide"]["height"]}
-    plot["margin"]["t"] = 64
-    plot["meta"]["narrow"] |= {"xaxis.ticktext": [wrap(c, 8, lines=4) for c in columns], "xaxis.tickfont.size": 9}
-    plot["meta"]["wide"] |= {"xaxis.ticktext": [wrap(c, 14) for c in columns], "xaxis.tickfont.size": 12}
+        patch |= {"annotations": _notes(at, short=short), "margin.t": top, "height": patch["height"] + top - 8}
+        # On a telephone the names of columns stand upright.
+        patch["xaxis.ticktext"] = [wrap(c, 24, lines=1) if short else wrap(c, 14) for c in columns]
+        patch["xaxis.tickangle"] = -90 if short else 0
+    for key, value in plot["meta"]["wide"].items():
+        set_dotted(plot, key, value)
     data: list[Json] = [
         {
             "type": "heatmap",

@@ -30,7 +30,8 @@ METHODS = ("fine_tuning", "priming", SCRATCH)
 Examples = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Rate = Annotated[float, Field(gt=0)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
-Modular = tuple[Annotated[int, Field(ge=2)], PositiveInt]
+Digits = Annotated[int, Field(ge=1, le=30)]  # numbers of pairs are products of powers, which a float must hold
+Modular = tuple[Annotated[int, Field(ge=2)], Digits]
 Lengths = tuple[int, int]
 
 
@@ -98,14 +99,14 @@ class ArithmeticConfig(Config):
     """
 
     size: Literal["nano", "micro", "mini"] = "nano"
-    digits: PositiveInt = 3
+    digits: Digits = 3
     width: PositiveInt = 5
     train_pairs: PositiveInt = 10_000
     training_steps: PositiveInt = 16_000
     settled_steps: PositiveInt = 2_000
     learning_rate: Rate = 5e-4
     dropout: Dropout = 0.1
-    product_digits: PositiveInt = 2
+    product_digits: Digits = 2
     product_width: PositiveInt = 4
     product_pairs: PositiveInt = 7_000
     product_steps: PositiveInt = 5_000

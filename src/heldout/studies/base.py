@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import ValidationError
 
 from heldout.errors import ConfigError, unknown
+from heldout.studies.schema import FirstSeed, Schema, Seeds, check_plain, short
 
 if TYPE_CHECKING:
     from heldout.figures.page import Page
@@ -40,6 +42,7 @@ STUDIES = {
         "heldout.studies.features:STUDY",
         "MLPs that compute several Boolean features equally well: which are represented loudly, which quietly",
     ),
+    "matrix": ("heldout.studies.matrix:STUDY", "every analysis on the networks of the other studies, on one page"),
     "nuclear": (
         "heldout.studies.nuclear:STUDY",
         "networks that predict nuclear masses: components, terms of a mass formula and a helix, tested with nulls",
@@ -56,16 +59,14 @@ STUDIES = {
 }
 
 
-class Config(BaseModel):
+class Config(Schema):
     """Base of every study's configuration: frozen, and unknown fields are errors.
 
     `seeds` training seeds are used, from `first_seed` on. Tune on seeds from 100 upward.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seeds: PositiveInt = 5
-    first_seed: NonNegativeInt = 0
+    seeds: Seeds = 5
+    first_seed: FirstSeed = 0
 
     def seed_list(self) -> list[int]:
         return list(range(self.first_seed, self.first_seed + self.seeds))
@@ -97,6 +98,7 @@ class Study:
         for field in given:
             if field not in self.config.model_fields:
                 raise ConfigError(f"study {self.name!r}: {unknown('field', field, self.config.model_fields)}")
+            check_plain(given[field], f"study {self.name!r}: {field}")
         try:
             plain = self.config(**base)
             config = self.config(**{**base, **given})
@@ -134,10 +136,20 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"a setting is written key=value, for example seeds=3; got {pair!r}")
         try:
-            found[key] = json.loads(value)
+            found[key] = json.loads(value, object_pairs_hook=partial(_each_once, key))
         except json.JSONDecodeError:
             found[key] = value
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+            raise ConfigError(f"{key}: {short(value)} is not accepted: {str(error).split(';')[0]}") from None
     return found
+
+
+def _each_once(where: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping as JSON writes it; JSON itself would keep the last of two values."""
+    names = [name for name, _ in pairs]
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ConfigError(f"{where}: {short(twice[0])} is given twice; give each once")
+    return dict(pairs)
 
 
 def not_judged_because(preset: str, changed: Sequence[str]) -> str:
@@ -180,5 +192,5 @@ def _sentence(error: ValidationError) -> str:
         own = (
             item["type"] == "value_error"
         )  # a rule of ours, which says what was given; one about several fields names them
-        parts.append(f"{where}: " * bool(where) + message + ("" if own else f", got {item.get('input')!r}"))
+        parts.append(f"{where}: " * bool(where) + message + ("" if own else f", got {short(item.get('input'))}"))
     return "; ".join(parts)

@@ -53,7 +53,7 @@ class CodeConfig(Config):
     units: PositiveInt = 24
     fit_windows: PositiveInt = 256
 
-    layers: PositiveInt = 2
+    layers: Annotated[int, Field(ge=1, le=1000)] = 2
     width: PositiveInt = 128
     heads: PositiveInt = 4
     # On seed 100 learned positions gave no induction head in 2750 steps (best score .002), sines did (.09).

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from heldout.studies.base import Config, known_once
+from heldout.studies.schema import Schema
 
 Rate = Annotated[float, Field(gt=0)]
 
@@ -23,10 +24,8 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-class Part(BaseModel):
+class Part(Schema):
     """Settings of one part of the study; given as a whole: ``--set 'population={"items": 200}'``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Chains(Part):

@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, FiniteFloat, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, PositiveInt, field_validator, model_validator
 
 from heldout.runs import Run, Step, StepContext
 from heldout.statistics.claims import Claim
-from heldout.studies.base import SMOKE, Config, Study
+from heldout.studies.base import SMOKE, Config, Study, known_once
 
 if TYPE_CHECKING:
     from heldout.activations.edits import Edit
@@ -55,6 +55,12 @@ class DigitsConfig(Config):
     shift: Annotated[int, Field(ge=0, le=7)] = 1
     noise: Annotated[FiniteFloat, Field(ge=0)] = 0.25
     left_out: Annotated[tuple[Annotated[int, Field(ge=0, le=9)], ...], Field(min_length=1, max_length=9)] = (8, 9)
+
+    @field_validator("networks")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known_once("network", names, SITES)
+        return names
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

@@ -17,6 +17,7 @@ from heldout.runs import Run, Step, StepContext
 from heldout.statistics.claims import Claim
 from heldout.studies.base import SMOKE, Config, Study, known_once
 from heldout.studies.features_conditions import CONDITIONS, FULL, LAPTOP, Condition, Phase, find_condition
+from heldout.studies.schema import Seeds
 from heldout.tasks.features import FeaturesSettings
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class FeaturesConfig(Config):
     `probe_rows`: test rows that probes are fitted to and tested on, `probe_strengths`: C that they may choose.
     """
 
-    seeds: PositiveInt = 10
+    seeds: Seeds = 10
     conditions: Annotated[tuple[str, ...], Field(min_length=1)] = LAPTOP
     data_seed: NonNegativeInt = 0
     share: Annotated[float, Field(gt=0, le=1)] = 1.0

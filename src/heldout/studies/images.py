@@ -16,6 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from heldout.errors import HeldoutError
 from heldout.runs import Run, Step, StepContext
 from heldout.studies.base import SMOKE, Config, Study
+from heldout.studies.schema import Seeds
 from heldout.tasks.images import COLOURS, SHAPES, TEXTURES, ImagesSettings
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class ImagesConfig(Config):
     draws its own pictures, initial weights and order of batches, the same for both kinds of network.
     """
 
-    seeds: PositiveInt = 5
+    seeds: Seeds = 5
     size: PositiveInt = 64
     shapes: Names = SHAPES
     textures: Names = TEXTURES

@@ -21,6 +21,7 @@ from heldout.statistics.claims import Claim
 from heldout.studies.base import SMOKE, Config, Study, known_once
 from heldout.studies.features import condition_from, train_networks
 from heldout.studies.features_conditions import CONDITIONS, HARD, Condition, Phase
+from heldout.studies.schema import Seeds
 
 if TYPE_CHECKING:
     from heldout.figures.page import Page
@@ -94,7 +95,7 @@ class SimilarityConfig(Config):
       noise of `noise` times the signal's standard deviation, one recovery for each noise.
     """
 
-    seeds: PositiveInt = 10
+    seeds: Seeds = 10
     configurations: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(CONFIGURATIONS)
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     rows: Annotated[int, Field(ge=100)] | None = None
@@ -104,7 +105,7 @@ class SimilarityConfig(Config):
     draws: Annotated[int, Field(ge=100)] = 500
     brains: Annotated[int, Field(ge=10)] = 100
     neurons: PositiveInt = 100
-    noise: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.5, 2.0)
+    noise: Annotated[tuple[Annotated[float, Field(ge=0, le=1000)], ...], Field(min_length=1)] = (0.5, 2.0)
     data_seed: NonNegativeInt = 0
 
     @field_validator("configurations")
@@ -120,6 +121,13 @@ class SimilarityConfig(Config):
         if MEASURE not in names:
             raise ValueError(f"{MEASURE}, the measure of the claim, must be among them, got {', '.join(names)}")
         return names
+
+    @field_validator("noise")
+    @classmethod
+    def _noises(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
+        if len({f"{level:g}" for level in levels}) < len(levels):
+            raise ValueError(f"noise: each level once, told apart by six digits, got {list(levels)}")
+        return levels
 
     @model_validator(mode="after")
     def _rows_suffice(self) -> Self:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from heldout.errors import SplitError, choices
 from heldout.tasks.base import Batch, Items, Role, Split
+from heldout.tasks.columns import check_cells
 from heldout.tasks.make import split
 from heldout.tasks.ragged import Flat, real_positions
 
@@ -57,8 +58,8 @@ def read_split(name: str, role: Role, path: Path, columns: Columns, *, note: str
     """The items of one file as a split. Raises `SplitError` that names the split, the file and the column."""
     table = _Table(name, path)
     inputs = _inputs(table, columns.inputs)
-    parts = {k: table.column(v) for k in ("targets", "mask", "scored") if (v := getattr(columns, k))}
-    strata = {k: table.column(v) for k, v in columns.strata.items()}
+    parts = {k: table.numbers(v) for k in ("targets", "mask", "scored") if (v := getattr(columns, k))}
+    strata = {k: table.numbers(v) for k, v in columns.strata.items()}
     units = None if columns.units is None else unit_numbers(table.column(columns.units))
     keys = None if columns.keys is None else np.asarray([str(k) for k in table.column(columns.keys)])
     every = [*(inputs.values() if isinstance(inputs, Mapping) else [inputs]), *parts.values(), *strata.values()]
@@ -224,10 +225,17 @@ class _Table:
             raise SplitError(f"{self.where}: no column {name!r}; {choices(name, self._columns)}")
         return _array(self._columns[name], f"{self.where}, column {name!r}")
 
+    def numbers(self, name: str) -> Any:
+        """A column that a tensor can hold."""
+        values = self.column(name)
+        if isinstance(values, np.ndarray) and values.dtype.kind not in "biuf":
+            raise SplitError(f"{self.where}: column {name!r} holds {values.dtype}; numbers are needed")
+        return values
+
 
 def _inputs(table: _Table, wanted: Inputs) -> Any:
     if isinstance(wanted, str):
-        return table.column(wanted)
+        return table.numbers(wanted)
     if isinstance(wanted, Mapping):
         return {k: _inputs(table, v) for k, v in wanted.items()}
     columns = []
@@ -245,20 +253,28 @@ def _array(values: Any, where: str) -> Any:
     if len(values) and isinstance(values[0], list | tuple | np.ndarray):
         try:
             rows = [_numbers(np.asarray(v)) for v in values]
+        except SplitError as error:
+            raise SplitError(f"{where}: {error}") from None
         except (ValueError, TypeError):
             raise SplitError(f"{where}: lists must hold numbers") from None
         return np.stack(rows) if len({r.shape for r in rows}) == 1 else rows
     array = np.asarray(values)
-    if array.dtype == object and any(v is None for v in values):
-        raise SplitError(f"{where}: item {next(i for i, v in enumerate(values) if v is None)} is missing")
+    gaps = [i for i, v in enumerate(values) if v is None or (isinstance(v, float) and v != v)]
+    if gaps and array.dtype.kind != "f":  # text beside NaN would become the text "nan"
+        raise SplitError(f"{where}: item {gaps[0]} is missing")
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise SplitError(f"{where}: item {int(np.flatnonzero(~np.isfinite(array))[0])} is missing or not finite")
-    return _numbers(array)
+    try:
+        return _numbers(array)
+    except SplitError as error:
+        raise SplitError(f"{where}: {error}") from None
 
 
 def _numbers(array: np.ndarray) -> np.ndarray:
     """Double precision is not what networks are fed with; whole numbers become int64."""
     if array.dtype == np.float64:
+        if array.size and np.abs(array).max() > np.finfo(np.float32).max:
+            raise SplitError(f"{np.abs(array).max():g} is beyond single precision; rescale the column")
         return array.astype(np.float32)
     return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
 
@@ -289,7 +305,8 @@ def _parquet(path: Path) -> dict[str, Any]:
 def _csv(path: Path) -> dict[str, Any]:
     import pandas as pd
 
-    frame = pd.read_csv(path)
+    check_cells(path)
+    frame = pd.read_csv(path, encoding="utf-8-sig")
     return {str(name): frame[name].to_list() for name in frame.columns}
 
 

@@ -29,6 +29,10 @@ async function draw(div) {
     modeBarButtons: [["toImage"]],
     toImageButtonOptions: { format: "svg", filename: div.dataset.file },
   });
+  div.on("plotly_click", ({ points }) => {
+    const to = points[0].customdata; // a place of this page, where the point has one
+    if (typeof to === "string" && to.startsWith("#")) location.hash = to;
+  });
   const fit = (width) => {
     if (!width || width === drawn) return;
     drawn = width;

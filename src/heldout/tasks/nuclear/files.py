@@ -23,6 +23,7 @@ FIELDS = ("control", "N-Z", "N", "Z", "A", "element", "origin", "mass excess", "
 _FORMAT = re.compile(r"^\s*format\s*:\s*(\S+)")
 _EDIT = re.compile(r"(\d*)([aifx])(\d*)(?:\.\d+)?")
 _HEADING = re.compile(r"^1\s*N-Z\s+N\s+Z\s+A\b")
+_LONGEST_LINE = 10_000
 _RADIUS = (0.5, 10.0)  # fm; those known lie between 0.8 and 6.3
 
 
@@ -34,6 +35,8 @@ def fields_of(layout: str) -> list[slice]:
         if edit is None:
             raise ConfigError(f"layout {layout!r}: {part!r} is no Fortran edit of the kinds a, i, f and x")
         repeat, kind, width = edit.groups()
+        if max(int(repeat or 1), int(width or 1)) > _LONGEST_LINE:
+            raise ConfigError(f"layout {layout!r}: {part!r} goes beyond {_LONGEST_LINE} characters, which no line has")
         if kind == "x":
             at += int(repeat or 1)
             continue
@@ -103,6 +106,8 @@ def _row(line: str, at: dict[str, slice], where: str) -> tuple[int, int, float, 
         if not written.isdigit():
             raise ConfigError(f"{place(field)}: {written!r} is no whole number; is the layout that of this file?")
         counts[field] = int(written)
+    if counts["A"] >= KEY_BASE:
+        raise ConfigError(f"{place('A')}: {counts['A']} is above {KEY_BASE - 1}; is the layout that of this file?")
     if counts["N"] + counts["Z"] != counts["A"]:
         raise ConfigError(f"{where}: N={counts['N']} and Z={counts['Z']} do not add up to A={counts['A']}")
     values = []
@@ -114,12 +119,21 @@ def _row(line: str, at: dict[str, slice], where: str) -> tuple[int, int, float, 
                 f"{place(field)}: a number goes on beyond the column's end; is the layout that of this file?"
             )
         try:
-            values.append(float(written.replace("#", ".")))
+            values.append(_finite(written.replace("#", ".")))
         except ValueError:
             raise ConfigError(
                 f"{place(field)}: {written!r} is no number, nor one with # for its decimal point"
             ) from None
+    if values[1] < 0:
+        raise ConfigError(f"{place('uncertainty')}: {values[1]:g} is negative; a standard deviation is needed")
     return counts["Z"], counts["N"], values[0], values[1], "#" not in line[at["mass excess"]]
+
+
+def _finite(written: str) -> float:
+    """The number written; ``nan``, ``inf`` and ``1_0``, which Python reads as one, are none."""
+    if not set(written) <= set("+-.0123456789eEdD"):
+        raise ValueError
+    return float(written)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +152,15 @@ def read_radii(path: str | Path) -> Radii:
     Raises `ConfigError` that names the row and the column.
     """
     table = read_table(path)
-    z, n = (whole_column(table, name, least=0) for name in ("z", "n"))
+    z, n = (whole_column(table, name, least=0, most=KEY_BASE - 1) for name in ("z", "n"))
     radius = number_column(table, "radius")
     known = "uncertainty" in table.columns
     uncertainty = number_column(table, "uncertainty", gaps=True) if known else np.full(len(z), np.nan)
+    if (uncertainty < 0).any():
+        i = int(np.flatnonzero(uncertainty < 0)[0])
+        raise ConfigError(
+            f"{table.place('uncertainty', i)}: {uncertainty[i]:g} is negative; a standard deviation is needed"
+        )
     _refuse_twice(nucleus_keys(z, n), [f"row {i}" for i in range(1, len(z) + 1)], table.name)
     outside = ~((radius >= _RADIUS[0]) & (radius <= _RADIUS[1]))
     if outside.any():

@@ -1,0 +1,20 @@
+"""The function behind each column of the matrix: an existing analysis with small settings. Nothing here is a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from heldout.studies.matrix_activations import degeneracy, features, similarity
+from heldout.studies.matrix_answers import geometry, rule
+from heldout.studies.matrix_evidence import Asked, Evidence
+from heldout.studies.matrix_faithfulness import faithfulness
+from heldout.studies.matrix_load import Material
+
+MEASURES: dict[str, Callable[[Material, Asked], Evidence]] = {
+    "faithfulness": faithfulness,
+    "degeneracy": degeneracy,
+    "similarity": similarity,
+    "features": features,
+    "rule": rule,
+    "geometry": geometry,
+}

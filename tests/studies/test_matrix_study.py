@@ -1,0 +1,209 @@
+"""The matrix: what it lists, what it shares, and that its cells say what the analyses behind them say."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from heldout.errors import ConfigError
+from heldout.figures.grid_figure import FULL, Square, grid
+from heldout.report.render import render
+from heldout.runs import Run, execute
+from heldout.runs.steps import check_steps, step_keys
+from heldout.statistics.rule import mean_test
+from heldout.statistics.verdict import Finding, judge
+from heldout.studies.base import SMOKE, find_study
+from heldout.studies.matrix import STUDY, MatrixConfig, cells
+from heldout.studies.matrix_activations import spread
+from heldout.studies.matrix_claims import CLAIMED, claim_of, claims
+from heldout.studies.matrix_columns import COLUMNS, registered, registration
+from heldout.studies.matrix_evidence import Evidence
+from heldout.studies.matrix_judge import evidence_of, finding_of
+from heldout.studies.matrix_page import matrix_page
+from heldout.studies.matrix_rows import ROWS, study_steps
+
+LIGHT: dict[str, Any] = {"rows": ["digits", "dyck", "arithmetic", "nuclear"]}  # no corpus is looked at
+SMALL: dict[str, Any] = {"rows": ["digits", "modular"], "columns": ["degeneracy", "geometry", "similarity", "rule"]}
+
+
+def keys(steps: Any) -> dict[str, str]:
+    return step_keys(check_steps(steps))
+
+
+def test_networks_are_those_of_their_studies() -> None:
+    config, _ = STUDY.configure(SMOKE)
+    assert isinstance(config, MatrixConfig)
+    own = keys(STUDY.steps(config, ""))
+    for study in {row.study for row in ROWS.values()}:
+        theirs = find_study(study)
+        same = {"seeds": config.seeds, "first_seed": config.first_seed}
+        every = keys(theirs.steps(theirs.configure(config.networks, same)[0], ""))
+        shared = own.keys() & every.keys()
+        assert any("-train" in name for name in shared)
+        assert all(own[name] == every[name] for name in shared)
+    assert len(cells(config)) == sum(name.startswith("matrix-") for name in own) - 1
+
+
+def test_every_cell_has_an_estimand_or_a_reason_and_the_registration_sees_each_word() -> None:
+    every = registered()
+    assert len(every) == len(ROWS) * len(COLUMNS)
+    assert all(bool(cell.get("absent")) != bool(cell.get("estimand")) for cell in every)
+    assert all(cell["null"] and cell["unit"] for cell in every if "absent" not in cell)
+    assert {(c["row"], c["column"]) for c in every if c.get("claim")} == set(CLAIMED)
+    before = registration()
+    column = COLUMNS["similarity"]
+    object.__setattr__(column, "null", "another null")
+    try:
+        assert registration() != before
+    finally:
+        object.__setattr__(column, "null", "stimuli of one network permuted")
+    assert registration() == before
+
+
+def test_an_estimand_and_a_setting_change_the_cells_that_read_them_and_retrain_nothing() -> None:
+    def changed(**given: Any) -> set[str]:
+        one, other = (keys(STUDY.steps(STUDY.configure(SMOKE, LIGHT | g)[0], "")) for g in ({}, given))
+        return {name for name in one if one[name] != other[name]}
+
+    compared = changed(permutations=41)
+    assert compared - {"matrix-judge"} == {
+        f"matrix-{row}-{column}" for row in LIGHT["rows"] for column in ("features", "similarity")
+    } | {"matrix-arithmetic-geometry"}
+    ranked = changed(ranks=[4])
+    assert ranked - {"matrix-judge"} == {
+        f"matrix-{row}-faithfulness" for row in LIGHT["rows"] if (row, "faithfulness") not in CLAIMED
+    }
+
+
+def test_claims_are_the_studies_own_and_none_is_made_here() -> None:
+    for claimed, claim in zip(CLAIMED.values(), claims(), strict=True):
+        assert claim in find_study(claimed.study).claims()
+        steps = study_steps(claimed.study, SMOKE, 2, 0)
+        assert all(name.format(seed=1) in steps for name in claimed.steps)
+
+
+@pytest.mark.parametrize(("field", "value"), [("rows", ["digit"]), ("columns", ["rules"]), ("rows", ["dyck", "dyck"])])
+def test_unknown_and_repeated_names_are_refused(field: str, value: list[str]) -> None:
+    with pytest.raises(ConfigError, match=field):
+        STUDY.configure(SMOKE, {field: value})
+
+
+def test_a_finding_survives_being_a_cell() -> None:
+    cell = ("nuclear", "geometry")
+    claim = claim_of(CLAIMED[cell])
+    test = mean_test([0.3, 0.4, 0.5, 0.4, 0.3], unit_variance=0.0, n_clusters=None, delta=claim.delta)
+    gates = tuple(_gate(name) for name in claim.gates)
+    before = Finding(claim, {"": test}, gates)
+    evidence = evidence_of(before)
+    after = finding_of(*cell, Evidence(**json.loads(json.dumps(vars(evidence)))))
+    assert judge([before]) == judge([after])
+    assert judge([after])[0].verdict == "supported"
+    assert (evidence.value, evidence.low, evidence.high) == (test.value, test.low, test.high)
+    failed = Finding(claim, {"": test}, tuple(_gate(name, False) for name in claim.gates))
+    assert judge([finding_of(*cell, evidence_of(failed))])[0].verdict == "not judged"
+    without = evidence_of(Finding(claim, {}, gates, reason="no edge is needed"))
+    assert without.reason == "no edge is needed"
+    assert math.isnan(without.value)
+
+
+def _gate(name: str, passed: bool = True) -> Any:
+    from heldout.statistics.claims import Gate
+
+    return Gate(name, passed, "as found")
+
+
+def test_effective_dimension_of_a_known_covariance() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 6))
+    rows = np.linalg.qr(rows - rows.mean(axis=0))[0] * np.array([2.0, 2.0, 1.0, 0.0, 0.0, 0.0])  # centred, orthogonal
+    value, width = spread(rows)
+    assert width == 6
+    assert value == pytest.approx(9**2 / (16 + 16 + 1), rel=1e-12)  # variances 4, 4, 1
+
+
+# -- the figure --------------------------------------------------------------------------------------------------------
+
+
+def test_a_square_is_coloured_only_where_its_interval_excludes_its_null() -> None:
+    assert Square(0.5, 0.4, 0.6, 0.0).strength == pytest.approx(FULL)
+    assert Square(0.5, 0.3, 0.7, 0.0).strength == pytest.approx(2.5)
+    assert Square(-0.5, -0.7, -0.3, 0.0).strength == pytest.approx(-2.5)
+    assert Square(0.1, -0.1, 0.3, 0.0).strength == 0
+    assert Square(0.1, 0.0, 0.2, 0.0).strength == 0  # touches
+    assert Square(1.0, 1.0, 1.0, 0.0).strength == 0  # no width
+    assert Square(0.5, 0.4, 0.6, 0.0, few=True).strength == 0
+    assert Square(1.0, math.nan, math.nan, 0.0).strength == 0
+    assert Square(reason="makes no sense", absent=True).strength == 0
+
+
+def test_the_grid_shows_values_hides_what_makes_no_sense_and_escapes() -> None:
+    squares = {
+        ("a<b", "x"): Square(0.5, 0.4, 0.6, 0.1, about="of this", verdict="supported", anchor="#section-3"),
+        ("a<b", "y"): Square(reason="no such thing", absent=True),
+    }
+    figure = grid(squares, rows=["a<b"], columns=["x", "y"], id="g", title="t", limits="No more.")
+    cells_, grey = figure.plot["data"]
+    assert cells_["z"][0][1] is None
+    assert grey["z"] == [[None, 0]]
+    assert cells_["customdata"] == [["#section-3", ""]]
+    text = [note["text"] for note in figure.plot["layout"]["annotations"]]
+    assert text == ["<b>0.500</b><br>[0.400, 0.600]<br>null 0.100<br><i>supported</i>", "–"]
+    assert "a&lt;b" in cells_["hovertext"][0][0]
+    assert "no such thing" in grey["hovertext"][0][1]
+    assert list(figure.data["reason"]) == ["", "no such thing"]
+
+
+# -- a run -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    config, _ = STUDY.configure(SMOKE, SMALL)
+    return execute(
+        "matrix",
+        STUDY.steps(config, "the smoke preset is too small to judge anything"),
+        out=tmp_path_factory.mktemp("runs") / "matrix",
+        engine="inline",
+        manifest={"config": config.model_dump(mode="json"), "not_judged": "smoke"},
+        progress=None,
+    )
+
+
+def test_a_run_fills_its_page(run: Run) -> None:
+    config = MatrixConfig(**run.manifest["config"])
+    page = matrix_page(run, config, STUDY.title)
+    here = cells(config)
+    assert [s.id for s in page.sections[2:]] == [f"{row}-{column}" for row, column in here]
+    assert [j.verdict for j in page.judgements] == ["not judged"]  # modular degeneracy; the others are not asked for
+    figure = page.sections[0].figures[0]
+    anchors = [a for line in figure.plot["data"][0]["customdata"] for a in line if a]
+    assert anchors == [f"#section-{3 + i}" for i in range(len(here))]
+    assert all(f'id="{anchor[1:]}"' in render(page) for anchor in anchors[-1:])
+    absent = page.sections[0].tables[0]
+    assert [row[1] for row in absent.rows] == ["geometry of embeddings", "rule of wrong answers"]
+
+
+def test_cells_say_what_their_analyses_say(run: Run) -> None:
+    from heldout.analyses.similarity.measures import similarity
+    from heldout.studies.matrix_load import material
+
+    record = run.record("matrix-digits-similarity")
+    settings = record["settings"]
+    folders = {f"weights-{seed}": run.output(f"digits-train-mlp-s{seed}") for seed in (0, 1)}
+    here = material("digits", settings["trained"], folders, [0, 1], "cpu")
+    stimuli = here.stimuli["id"].first(settings["items"])
+    one, other = (here.read(network, stimuli) for network in here.trained)
+    found = Evidence.read(Path(run.output("matrix-digits-similarity")))
+    assert found.value == pytest.approx(similarity(one, other), rel=1e-12)
+    assert found.n == len(stimuli.split) == settings["items"]
+    own = Evidence.read(Path(run.output("matrix-digits-degeneracy")))
+    by_hand = [
+        (spread(here.read(a, stimuli))[0] - spread(here.read(b, stimuli))[0]) / 64
+        for a, b in zip(here.trained, here.untrained, strict=True)
+    ]
+    assert own.by_seed == pytest.approx(by_hand, rel=1e-12)
