@@ -147,7 +147,7 @@ def _call(mark: str | None, path: list[str], pickled: bytes) -> Any:
     sys.path += [place for place in path if place not in sys.path]
     if mark is not None:
         _see(mark)
-    fn, args, kwargs = pickle.loads(pickled)
+    fn, args, kwargs = pickle.loads(pickled)  # of the driver's own making, as in multiprocessing; no file is unpickled
     return fn(*args, **kwargs)
 
 

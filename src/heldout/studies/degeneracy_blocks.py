@@ -28,7 +28,8 @@ from heldout.analyses.degeneracy.llc import learning_coefficient
 from heldout.errors import ConfigError, NetworkError, unknown
 from heldout.networks.mlp import MLP
 from heldout.runs import StepContext
-from heldout.studies.degeneracy_population import SMALL, SeedTheta, coefficient_row, sampling_of
+from heldout.studies.degeneracy_population import SMALL, coefficient_row, sampling_of
+from heldout.studies.seeds import SeedTheta
 from heldout.tasks.base import Batch, Rectangular, Split
 from heldout.training.checkpoints import load_weights, save_weights
 from heldout.training.matched import loss_on, train_to

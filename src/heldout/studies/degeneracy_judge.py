@@ -27,9 +27,9 @@ from heldout.studies.degeneracy_claims import GAIN, LEARNT, MOVED, PURE, TOLERAN
 from heldout.studies.degeneracy_counts import FOUND, PLANTS
 from heldout.studies.degeneracy_modular import ARRAYS, BASES, LAYERS, MEASURED, SECTIONS, purity
 from heldout.studies.degeneracy_pictures import pictures_estimates
-from heldout.studies.degeneracy_population import PREDICTORS, SeedTheta, left_out, population_theta, population_variance
+from heldout.studies.degeneracy_population import PREDICTORS, left_out, population_theta, population_variance
 from heldout.studies.judging import Judging
-from heldout.studies.seeds import over
+from heldout.studies.seeds import defined, over
 
 GATES = "gates.json"
 IB, PCA = "ib", "pca"  # what scores of language models call the bases
@@ -110,13 +110,6 @@ def tests_of(claim: Claim, found: Found) -> dict[str, MeanTest]:
         (network,) = found.streams.networks()
         return {"": judging.test(claim, lambda view: GAIN - gain(found.streams, view), network)}
     return {label: test(values, claim.delta) for label, values in theta(claim.id, found).items()}
-
-
-def defined(thetas: Sequence[SeedTheta]) -> list[float]:
-    """Values of seeds; a `StatisticsError` with the reasons where some have none."""
-    if why := [f"seed {t.seed}: {t.reason}" for t in thetas if t.reason]:
-        raise StatisticsError("; ".join(why))
-    return [t.value for t in thetas]
 
 
 def gain(scores: Scores, view: View) -> np.ndarray:

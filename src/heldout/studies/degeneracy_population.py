@@ -27,6 +27,7 @@ from heldout.analyses.scoring import Scoring
 from heldout.errors import ConfigError, StatisticsError, unknown
 from heldout.networks.mlp import MLP
 from heldout.runs import StepContext
+from heldout.studies.seeds import SeedTheta
 from heldout.tasks.base import Rectangular, Split
 from heldout.tasks.digits import CLASSES, digits
 from heldout.training.checkpoints import load_weights, save_weights
@@ -50,15 +51,6 @@ COEFFICIENT = (  # columns of the table that `coefficient_row` fills
 FEWEST = 4  # networks of a seed, below which ranks say nothing
 SMALL = 4_096  # parameters up to which the curvature is exact
 Settings = Mapping[str, Any]
-
-
-class SeedTheta(NamedTuple):
-    """A claim's theta within one seed, from `networks` of them; NaN where `reason` says why."""
-
-    seed: int
-    value: float
-    networks: int
-    reason: str = ""
 
 
 class Images(NamedTuple):

@@ -29,6 +29,7 @@ from heldout.studies.nuclear_helix import HELIX
 from heldout.studies.nuclear_measure import DERIVED, KEPT, TERMS_FOUND, squares_of
 from heldout.studies.nuclear_primer import primer_gates, primer_theta
 from heldout.studies.nuclear_train import PREDICTIONS
+from heldout.studies.seeds import defined
 
 GATES = "gates.json"
 DRAWS = 2000
@@ -208,10 +209,7 @@ def helix_row(folder: Path, column: str) -> dict[str, Any]:
 
 def algorithms(found: Found, delta: float) -> dict[str, MeanTest]:
     """N5."""
-    thetas = primer_theta(found.cells)
-    if why := [f"seed {t.seed}: {t.reason}" for t in thetas if t.reason]:
-        raise StatisticsError("; ".join(why))
-    return {"": alone([t.value for t in thetas], delta)}
+    return {"": alone(defined(primer_theta(found.cells)), delta)}
 
 
 def alone(values: Sequence[float], delta: float) -> MeanTest:

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from heldout.networks.pooled_planted import planted, planted_lookup
 from heldout.runs import StepContext
 from heldout.statistics.claims import Gate
 from heldout.studies.nuclear_claims import ANSWERED, KNOWN_RIGHT
+from heldout.studies.seeds import SeedTheta
 from heldout.tasks.base import Batch
 from heldout.tasks.modular import Modular, ModularSettings
 from heldout.training.checkpoints import load_weights, save_weights
@@ -46,15 +47,6 @@ BETAS = (0.9, 0.98)
 FEWEST = 5  # named networks of a seed, below which shares say nothing
 Settings = Mapping[str, Any]
 Mask = NDArray[np.bool_]
-
-
-class SeedTheta(NamedTuple):
-    """Theta within one seed, from `networks` named ones; NaN where `reason` says why."""
-
-    seed: int
-    value: float
-    networks: int
-    reason: str = ""
 
 
 # -- networks and data -----------------------------------------------------------------------------------------------
