@@ -6,8 +6,11 @@ The network is the `features` study's (32-256-128-64-64-2, batches of 256), the 
 all ways do the same updates. They run in turns on one compute thread; the ratio is taken within each turn, because the
 machine's speed drifts between turns, and time is that of the processor. The target is a median of at least 1.5 over
 `train`, one seed after another. Beside it stand a minimal loop written by hand, and the stack by `torch.func.vmap`
-alone, without the MLP's own batched forward pass. Last come the parts: the matrix products are a floor that nothing
+alone, without the MLP's own batched forward pass. Then come the parts: the matrix products are a floor that nothing
 but fewer or faster products can lower.
+
+Last are transformers of several sizes, through `train_together` (AdamW, clipped, 8 seeds): where stacking stops to pay
+on a CPU. What ``auto`` chooses stands beside.
 """
 
 from __future__ import annotations
@@ -16,25 +19,41 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from heldout.networks.mlp import MLP
+from heldout.networks.transformer import Transformer
+from heldout.tasks.base import Batch
 from heldout.tasks.features import Features, FeaturesSettings
 from heldout.training.batching import shuffled
 from heldout.training.loop import train
+from heldout.training.losses import cross_entropy
 from heldout.training.optimizers import optimizer_of
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
 from heldout.training.stacked import Stack, train_stacked
+from heldout.training.together import How, train_together
 
 WIDTHS, ROWS, STEPS = (32, 256, 128, 64, 64, 2), 256, 30
 HOW = {
     "SGD": TrainSettings(STEPS, 0.1, "constant", optimizer="sgd", weight_decay=0.0, clip=None),
     "SGD, clipped": TrainSettings(STEPS, 0.1, "constant", optimizer="sgd", weight_decay=0.0),
     "AdamW, clipped": TrainSettings(STEPS, 1e-3, "constant"),
+}
+
+
+TRANSFORMER_SEEDS, TRANSFORMER_STEPS = 8, 10
+TRANSFORMERS = {  # width, layers, heads, vocabulary, positions, items a batch
+    "width 16, 256 tokens": (16, 2, 1, 12, 8, 32),
+    "width 32, 768 tokens": (32, 2, 2, 12, 12, 64),
+    "width 64, 320 tokens": (64, 2, 1, 43, 20, 16),
+    "width 64, 2 560 tokens (dyck smoke)": (64, 2, 1, 43, 40, 64),
+    "width 64, 8 000 tokens (dyck laptop)": (64, 2, 1, 43, 40, 200),
+    "width 128, 1 500 tokens (modular)": (128, 1, 4, 114, 3, 500),
 }
 
 
@@ -124,6 +143,36 @@ def products(seeds: int) -> Callable[[], object]:
     return run
 
 
+def transformer(sizes: tuple[int, ...]) -> Callable[[How], str]:
+    """A run of all seeds that answers how it was trained."""
+    width, layers, heads, vocabulary, positions, items = sizes
+    tokens = torch.randint(vocabulary, (items, positions + 1), generator=torch.Generator().manual_seed(0))
+    batch = Batch(tokens[:, :-1], torch.arange(items), tokens[:, 1:])
+    settings = TrainSettings(TRANSFORMER_STEPS, 1e-3, "constant")
+
+    def run(how: How) -> str:
+        def make() -> Transformer:
+            return Transformer(vocabulary, width=width, layers=layers, heads=heads, max_length=positions)
+
+        seeds = range(TRANSFORMER_SEEDS)
+        return train_together(make, seeds, lambda step: batch, cross_entropy, settings=settings, how=how).how
+
+    return run
+
+
+def transformers(repeats: int) -> None:
+    print(f"\n{TRANSFORMER_SEEDS} transformers, one by one / stacked: {repeats} turns")
+    for name, sizes in TRANSFORMERS.items():
+        run = transformer(sizes)
+        both = partial(run, "stacked"), partial(run, "one by one")
+        turns = [[measure(way) for way in both] for _ in range(repeats + 1)]
+        ratios = sorted(single / stacked for stacked, single in turns[1:])  # the first turn warms up
+        low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
+        print(
+            f"  {name:38s} median {statistics.median(ratios):.2f}, quartiles {low:.2f} to {high:.2f}; auto: {run('auto')}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=16)
@@ -141,6 +190,7 @@ def main() -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         train_stacked(stack, shuffled(task.splits["train"], ROWS, seed=0), task.heads.loss(), settings=settings)
     print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40))
+    transformers(arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from torch.utils._pytree import tree_map
 from heldout.errors import ConfigError, NetworkError, NonFiniteError
 from heldout.tasks.base import Batch
 from heldout.training.history import BATCH_LOSS, History
-from heldout.training.loop import Loss, Progress
+from heldout.training.loop import Loss, Progress, Until
 from heldout.training.optimizers import decayed, make_optimizer, multipliers, set_rate
 from heldout.training.seeds import stream
 from heldout.training.settings import TrainSettings
@@ -106,6 +106,13 @@ class Stack:
         state = {k: v[i].detach().clone() for k, v in {**self.parameters, **self.buffers}.items()}
         return {k: state[k] for k in self._template.state_dict() if k in state}
 
+    @torch.no_grad()
+    def set_state(self, i: int, state: Mapping[str, Tensor]) -> None:
+        """Give network `i` the weights of `state`, as `state(i)` returns them."""
+        tensors = {**self.parameters, **self.buffers}
+        for name, value in state.items():
+            tensors[name][i] = value
+
     def network(self, i: int) -> nn.Module:
         """Network `i` as a module of its own, in the mode that the stack is in."""
         network = copy.deepcopy(self._template)
@@ -121,6 +128,7 @@ def train_stacked(
     settings: TrainSettings,
     evaluate: Evaluate | None = None,
     at: Sequence[int] | None = None,
+    until: Until | None = None,
     progress: Progress | None = None,
 ) -> list[History]:
     """Train the networks of `stack` in place; the curves of each. The stack is left in evaluation mode.
@@ -130,6 +138,8 @@ def train_stacked(
     - `evaluate`: (updates made, stack) -> {"split/metric": S values}, in evaluation mode without gradients; it may save
       what it sees. It is called where `at` says (0 is before the first update), by default before the first update,
       every `settings.evaluate_every` updates and after the last.
+    - `until`: asked about each network's curves after every row that follows an update; where it says yes, that network
+      is left as it is there. The others go on, and it is computed along with them to no effect.
     - `progress`: called with (updates made, steps, mean loss of the last batches) about ten times a second.
 
     Clipping is by each network's own norm. Raises `NonFiniteError`, naming the networks, where a loss becomes NaN or
@@ -145,6 +155,7 @@ def train_stacked(
     optimizer = make_optimizer(trained, decayed(stack._template, settings) & set(trained), settings, factors)
     due = _moments(settings, at)
     histories = [History() for _ in range(len(stack))]
+    ended: dict[int, dict[str, Tensor]] = {}
     total, count, shown = torch.zeros(len(stack), dtype=torch.float64), 0, time.monotonic()
     device = next(iter(trained.values())).device
     noise = int(stream(settings.seed, "noise").generate_state(1, np.uint32)[0])
@@ -152,7 +163,7 @@ def train_stacked(
 
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else range(torch.cuda.device_count())):
         if 0 in due:
-            _record(histories, 0, stack, evaluate, None)
+            _record(histories, 0, stack, evaluate, None, ended)
         stack.train()
         for step in range(settings.steps):
             seed_noise((noise + step) % 2**32)
@@ -167,17 +178,24 @@ def train_stacked(
 
             done = step + 1
             found = values.detach().cpu()
-            _require_finite(found, done, settings)
+            _require_finite(found, done, settings, ended)
             total += found
             count += 1
             if done in due:
-                _record(histories, done, stack, evaluate, total / count)
+                _record(histories, done, stack, evaluate, total / count, ended)
+                if until is not None:
+                    now = {i for i, history in enumerate(histories) if i not in ended and until(history)}
+                    ended |= {i: stack.state(i) for i in now}
                 stack.train()
                 total.zero_()
                 count = 0
             if progress is not None and (done == settings.steps or time.monotonic() - shown > 0.1):
                 shown = time.monotonic()
                 progress(done, settings.steps, float(found.mean()))
+            if len(ended) == len(stack):
+                break
+    for i, state in ended.items():
+        stack.set_state(i, state)
     stack.train(False)
     return histories
 
@@ -193,16 +211,21 @@ def _moments(settings: TrainSettings, at: Sequence[int] | None) -> set[int]:
 
 
 def _record(
-    histories: Sequence[History], done: int, stack: Stack, evaluate: Evaluate | None, losses: Tensor | None
+    histories: Sequence[History],
+    done: int,
+    stack: Stack,
+    evaluate: Evaluate | None,
+    losses: Tensor | None,
+    ended: Collection[int],
 ) -> None:
-    """Append one row to each history."""
+    """Append one row to the history of each network that has not ended."""
     columns: dict[str, Sequence[float]] = {} if losses is None else {BATCH_LOSS: losses.tolist()}
     if evaluate is not None:
         stack.train(False)
         with torch.no_grad():
             columns |= evaluate(done, stack)
     for i, history in enumerate(histories):
-        if columns:
+        if columns and i not in ended:
             history.add(done, {name: values[i] for name, values in columns.items()})
 
 
@@ -230,10 +253,12 @@ def _clip(parameters: Mapping[str, Tensor], most: float) -> None:
         g.mul_(scale.view(-1, *(1,) * (g.ndim - 1)))
 
 
-def _require_finite(losses: Tensor, done: int, settings: TrainSettings) -> None:
+def _require_finite(losses: Tensor, done: int, settings: TrainSettings, ended: Collection[int]) -> None:
     if math.isfinite(float(losses.sum())):
         return
-    bad = [i for i, value in enumerate(losses.tolist()) if not math.isfinite(value)]
+    bad = [i for i, value in enumerate(losses.tolist()) if not math.isfinite(value) and i not in ended]
+    if not bad:
+        return
     raise NonFiniteError(
         f"the training loss of network {', '.join(map(str, bad))} of the stack is NaN or infinite at update {done} of "
         f"{settings.steps}. Try a lower learning_rate (it is {settings.learning_rate:g}), a longer warmup (it is "

@@ -24,14 +24,14 @@ PRECISE = 100.0  # keV
 class Nuclear:
     """The task: `settings`, `seed`, and `splits` by name.
 
-    ================  ======  =====================================================================================
-    ``train``         fit     nuclei to train on, by the evaluation `vintage`
-    ``select``        select  other nuclei of it at random: for choosing a size or when to stop
-    ``id``            test    the rest of them
-    ``extrapolation`` test    kind ``extrapolation``: both ends of every chain from Z = 28 on
-    ``new``           test    kind ``vintage``: nuclei that the newer evaluation is the first of the two to have measured,
-                              with its values
-    ================  ======  =====================================================================================
+    =================  ======  ====================================================================================
+    ``train``          fit     nuclei to train on, by the evaluation `vintage`
+    ``select``         select  other nuclei of it at random: for choosing a size or when to stop
+    ``id``             test    the rest of them
+    ``extrapolation``  test    kind ``extrapolation``: both ends of every chain from Z = 28 on
+    ``new``            test    kind ``vintage``: nuclei that the newer evaluation is the first of the two to have measured,
+                               with its values
+    =================  ======  ====================================================================================
 
     Inputs are (B, 2) int64, z and n as they are, or (B, 3) with the target's number in `settings.targets` where there are
     several; targets are (B, 1) float32 in physical units. Strata are ``z``, ``n``, ``target`` and ``region`` (the index into

@@ -1,0 +1,142 @@
+"""The seeds of one architecture, trained side by side or one after another, whichever is faster here.
+
+    trained = train_together(lambda: Transformer(12), range(8), batches, cross_entropy, settings=settings)
+    trained.networks[3], trained.histories[3], trained.how
+
+On an accelerator, which one small network leaves idle, they are one computation (`heldout.training.stacked`). On a CPU
+it depends: `benchmarks/stacked.py` has small networks up to twice as fast side by side, and larger ones, whose matrix
+products keep a core busy by themselves, slower. So a few updates of copies are timed both ways first.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import nn
+
+from heldout.errors import ConfigError, unknown
+from heldout.training.history import History
+from heldout.training.loop import Evaluate, Loss, Progress, Until, train
+from heldout.training.seeds import initialised
+from heldout.training.settings import TrainSettings
+from heldout.training.stacked import Batches, Stack, train_stacked
+
+How = Literal["auto", "stacked", "one by one"]
+HOW: tuple[How, ...] = ("auto", "stacked", "one by one")
+TRIAL_STEPS, TRIAL_TURNS = 3, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """`networks` in evaluation mode and their `histories`, in the order of the seeds; `how` they were trained."""
+
+    networks: list[nn.Module]
+    histories: list[History]
+    how: How
+
+
+def train_together(
+    make: Callable[[], nn.Module],
+    seeds: Sequence[int],
+    batches: Batches | Sequence[Batches],
+    loss: Loss,
+    *,
+    settings: TrainSettings,
+    device: str = "cpu",
+    evaluate: Evaluate | None = None,
+    until: Until | None = None,
+    progress: Progress | None = None,
+    how: How = "auto",
+) -> Together:
+    """Train what `make` builds, once for each of `seeds`, which give the initial weights (`initialised`).
+
+    - `batches`: step -> batch, the same for all, or one such function for each seed. To be stacked, the batches of one
+      step must have one shape for all seeds; bucketed sentences in orders of their own have not.
+    - `evaluate`, `until`: of one network and of its curves, as of `heldout.training.loop.train`; a network that has
+      ended stays as it was. `progress`: (updates of all seeds together, their number, loss).
+    - `how`: ``stacked`` or ``one by one`` to say it oneself; ``auto`` chooses, and says what in the result.
+
+    Both ways do the same updates to float rounding, but not to the last bit, and what networks draw while training
+    (dropout) is drawn differently. Where bytes must repeat, say `how`: what `auto` chooses on a CPU depends on the
+    clock. Raises `ConfigError` where `how` is unknown or there is no seed.
+    """
+    if how not in HOW:
+        raise ConfigError(f"train_together: {unknown('way', str(how), HOW)}")
+    if not seeds:
+        raise ConfigError("train_together: no seeds; at least one is needed")
+    networks = [initialised(make, seed).to(device) for seed in seeds]
+    if how == "auto":
+        how = (
+            "stacked" if len(seeds) > 1 and _stacking_pays(networks, batches, loss, settings, device) else "one by one"
+        )
+    if how == "one by one":
+        histories = []
+        for i, network in enumerate(networks):
+
+            def shown(done: int, total: int, value: float, before: int = i * settings.steps) -> None:
+                if progress is not None:
+                    progress(before + done, total * len(seeds), value)
+
+            histories.append(
+                train(
+                    network,
+                    batches if callable(batches) else batches[i],
+                    loss,
+                    settings=settings,
+                    evaluate=evaluate,
+                    until=until,
+                    progress=shown,
+                )
+            )
+        return Together(networks, histories, how)
+
+    stack = Stack(networks)
+    histories = train_stacked(
+        stack,
+        batches,
+        loss,
+        settings=settings,
+        evaluate=None if evaluate is None else lambda done, stack: _each(stack, evaluate),
+        until=until,
+        progress=None if progress is None else lambda d, n, v: progress(d * len(seeds), n * len(seeds), v),
+    )
+    return Together([stack.network(i) for i in range(len(seeds))], histories, how)
+
+
+def _each(stack: Stack, evaluate: Evaluate) -> Mapping[str, list[float]]:
+    found: list[Mapping[str, float]] = [evaluate(stack.network(i)) for i in range(len(stack))]
+    return {name: [values[name] for values in found] for name in found[0]}
+
+
+def _stacking_pays(
+    networks: Sequence[nn.Module], batches: Any, loss: Loss, settings: TrainSettings, device: str
+) -> bool:
+    """Always on an accelerator; on a CPU where some updates of copies say so, the ways taken in turns."""
+    if not device.startswith("cpu"):
+        return True
+    if not callable(batches) and len({len(each(step)) for each in batches for step in range(TRIAL_STEPS)}) > 1:
+        return False  # shapes differ from seed to seed
+    few = replace(settings, steps=TRIAL_STEPS, warmup=0, evaluate_every=None)
+
+    def stacked() -> None:
+        train_stacked(Stack(networks), batches, loss, settings=few)
+
+    def one_by_one() -> None:
+        for i, network in enumerate(networks):
+            train(copy.deepcopy(network), batches if callable(batches) else batches[i], loss, settings=few)
+
+    ratios = []
+    for turn in range(TRIAL_TURNS + 1):
+        seconds = []
+        for way in (stacked, one_by_one):
+            start = time.process_time()
+            way()
+            seconds.append(time.process_time() - start)
+        if turn:  # the first turn warms up
+            ratios.append(seconds[1] / seconds[0])
+    return statistics.median(ratios) > 1
