@@ -74,6 +74,13 @@ def test_show_prints_the_configuration(capsys: pytest.CaptureFixture[str]) -> No
     assert "  seeds = 3  (given)" in out
 
 
+@pytest.mark.parametrize("option", [("--preset", "smoke"), ("--seeds", "3"), ("--set", "a=1")])
+def test_show_of_a_spec_takes_no_option_of_studies(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "show", "mine.yaml", *option)
+    assert (code, out) == (2, "")
+    assert err == f"error: {option[0]} is about studies; mine.yaml is a spec: write what you want in it\n"
+
+
 def test_doctor_finds_the_cpu_healthy(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "doctor", "--device", "cpu")
     assert code == 0

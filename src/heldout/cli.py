@@ -45,23 +45,22 @@ def list_() -> None:
 @app.command()
 def show(
     study: Annotated[str, typer.Argument(metavar="STUDY|SPEC.yaml")],
-    preset: Preset = "laptop",
+    preset: Annotated[str | None, typer.Option(help="smoke, laptop (where not given), paper, ...")] = None,
     set_: Settings = None,
     seeds: Annotated[int | None, typer.Option(help="Number of training seeds.")] = None,
 ) -> None:
     """The full configuration of a study, its steps and its claims; of a SPEC.yaml, also the network's sites with shapes."""
     if study.endswith((".yaml", ".yml")):
-        if set_ or seeds is not None:
-            raise ConfigError(
-                f"{'--set' if set_ else '--seeds'} replaces fields of studies; write them in {study} itself"
-            )
+        given = {"--set": set_, "--seeds": seeds, "--preset": preset}
+        if ignored := [option for option, value in given.items() if value]:
+            raise ConfigError(f"{ignored[0]} is about studies; {study} is a spec: write what you want in it")
         from heldout.audits.showing import describe_spec
 
         typer.echo(describe_spec(Path(study)))
         return
     from heldout.studies.base import describe_study
 
-    typer.echo(describe_study(study, preset, set_ or [], seeds))
+    typer.echo(describe_study(study, preset or "laptop", set_ or [], seeds))
 
 
 @app.command()

@@ -17,6 +17,7 @@ from heldout.studies.base import (
     describe_study,
     find_study,
     not_judged_because,
+    overrides_of,
     parse_overrides,
 )
 from heldout.studies.running import directory_name, pick_device
@@ -108,11 +109,19 @@ def test_an_analysis_setting_does_not_retrain_and_a_task_setting_does() -> None:
         (["name=plain text"], {"name": "plain text"}),
         (["a=b=c"], {"a": "b=c"}),
         (["a="], {"a": ""}),
-        (["a=1", "a=2"], {"a": 2}),
     ],
 )
 def test_pairs(pairs: list[str], found: dict[str, Any]) -> None:
     assert parse_overrides(pairs) == found
+
+
+def test_a_field_is_set_once() -> None:
+    with pytest.raises(ConfigError, match="'a' is set twice"):
+        parse_overrides(["a=1", "a=2"])
+    with pytest.raises(ConfigError, match="seeds is set twice, by --seeds and by --set"):
+        overrides_of(["seeds=2"], 2)
+    assert overrides_of(["a=1"], 2) == {"a": 1, "seeds": 2}
+    assert overrides_of(["seeds=3"], None) == {"seeds": 3}
 
 
 @pytest.mark.parametrize("pair", ["seeds", "=3", ""])

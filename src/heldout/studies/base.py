@@ -135,6 +135,8 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise ConfigError(f"a setting is written key=value, for example seeds=3; got {pair!r}")
+        if key in found:
+            raise ConfigError(f"{short(key)} is set twice; set each field once")
         try:
             found[key] = json.loads(value, object_pairs_hook=partial(_each_once, key))
         except json.JSONDecodeError:
@@ -142,6 +144,16 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
             raise ConfigError(f"{key}: {short(value)} is not accepted: {str(error).split(';')[0]}") from None
     return found
+
+
+def overrides_of(pairs: Sequence[str], seeds: int | None) -> dict[str, Any]:
+    """``key=value`` pairs and the number of seeds, which has an option of its own, as one mapping."""
+    given = parse_overrides(pairs)
+    if seeds is None:
+        return given
+    if "seeds" in given:
+        raise ConfigError("seeds is set twice, by --seeds and by --set; set each field once")
+    return given | {"seeds": seeds}
 
 
 def _each_once(where: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -164,7 +176,7 @@ def not_judged_because(preset: str, changed: Sequence[str]) -> str:
 def describe_study(name: str, preset: str, pairs: Sequence[str], seeds: int | None) -> str:
     """What `heldout show` prints: the configuration with where each value comes from, the steps, the claims."""
     study = find_study(name)
-    given = parse_overrides(pairs) | ({} if seeds is None else {"seeds": seeds})
+    given = overrides_of(pairs, seeds)
     config, changed = study.configure(preset, given)
     lines = [f"{study.name}: {study.summary}", f"presets: {', '.join(study.presets)}", "", f"configuration ({preset})"]
     for field, value in config.model_dump(mode="json").items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from heldout.errors import ConfigError
 from heldout.runs import Run, execute
 from heldout.statistics.claims import claims_hash
-from heldout.studies.base import Config, find_study, not_judged_because, parse_overrides
+from heldout.studies.base import Config, find_study, not_judged_because, overrides_of
 
 
 def run_study(
@@ -27,7 +27,7 @@ def run_study(
 ) -> Run:
     """Run a study, or go on with it; the directory is named after what was asked for, so the same words resume it."""
     study = find_study(name)
-    overrides = parse_overrides(settings) | ({} if seeds is None else {"seeds": seeds})
+    overrides = overrides_of(settings, seeds)
     config, changed = study.configure(preset, overrides)
     device = pick_device(device)
     why_not = not_judged_because(preset, changed)
