@@ -12,7 +12,7 @@ audit does not see that a run was made again under the same path: then use `--fr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from heldout.errors import ConfigError, choices, unknown
 from heldout.runs import Run
-from heldout.tasks.base import Batch, Items, Split
+from heldout.tasks.base import Batch, Derived, Items, Split
 
 NO_LABEL = -100
 Labels = Callable[[Batch], dict[str, Tensor]]
@@ -90,19 +90,12 @@ def _training(run: Run, seed: int | None, kind: str) -> str:
     return wanted[0]
 
 
-@dataclass(frozen=True, eq=False)
-class _Labelled:
+class _Labelled(Derived):
     """Items with more strata, made of each batch."""
 
-    items: Items
-    labels: Labels
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return self.items.lengths
+    def __init__(self, items: Items, labels: Labels) -> None:
+        super().__init__(items)
+        self.labels = labels
 
     def take(self, index: np.ndarray) -> Batch:
         batch = self.items.take(index)

@@ -90,6 +90,23 @@ class Items(Protocol):
         ...
 
 
+class Derived:
+    """`Items` made of other `items`, as many and as long: what a subclass has to say is how they are taken."""
+
+    def __init__(self, items: Items) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.items.lengths
+
+    def take(self, index: np.ndarray) -> Batch:
+        raise NotImplementedError
+
+
 class Rectangular:
     """Items of one size: tensors whose first dimension is N.
 

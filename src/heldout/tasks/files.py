@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from heldout.errors import SplitError, choices
-from heldout.tasks.base import Batch, Items, Role, Split
+from heldout.tasks.base import Batch, Derived, Items, Role, Split
 from heldout.tasks.columns import check_cells
 from heldout.tasks.make import split
 from heldout.tasks.ragged import Flat, real_positions
@@ -163,18 +163,12 @@ class Padded:
         )
 
 
-class WithMask:
+class WithMask(Derived):
     """Items whose mask is also given to the network: as 0 and 1 under one keyword, its opposite under another."""
 
     def __init__(self, items: Items, mask_argument: str | None, padding_argument: str | None) -> None:
-        self.items, self.mask_argument, self.padding_argument = items, mask_argument, padding_argument
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return self.items.lengths
+        super().__init__(items)
+        self.mask_argument, self.padding_argument = mask_argument, padding_argument
 
     def take(self, index: np.ndarray) -> Batch:
         batch = self.items.take(index)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from heldout.errors import SplitError
-from heldout.tasks.base import Batch, Items, Split
+from heldout.tasks.base import Batch, Derived, Items, Split
 
 NO_STRATUM = -1  # the label of padding
 
@@ -94,7 +94,7 @@ class Ragged:
         )
 
 
-class AtScored:
+class AtScored(Derived):
     """Items whose last layer is asked for scored positions only: the network is called with ``tokens`` and ``at``.
 
     A batch of B items, T the longest and Q the most scored positions of any, has inputs ``{"tokens": (B, T), "at":
@@ -110,14 +110,8 @@ class AtScored:
         keep: Collection[str] | None = None,
         strata: Mapping[str, Callable[[Batch], Tensor]] | None = None,
     ) -> None:
-        self.items, self.keep, self.strata = items, keep, dict(strata or {})
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return self.items.lengths
+        super().__init__(items)
+        self.keep, self.strata = keep, dict(strata or {})
 
     def take(self, index: np.ndarray) -> Batch:
         full = self.items.take(index)
@@ -135,18 +129,8 @@ class AtScored:
         )
 
 
-class Everywhere:
+class Everywhere(Derived):
     """`AtScored` undone: the same items with the whole network computed at every position. For fitting."""
-
-    def __init__(self, items: Items) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return self.items.lengths
 
     def take(self, index: np.ndarray) -> Batch:
         batch = self.items.take(index)

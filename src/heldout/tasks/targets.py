@@ -9,25 +9,15 @@ import torch
 from torch import Tensor
 
 from heldout.errors import SplitError
-from heldout.tasks.base import Batch, Items, Split
+from heldout.tasks.base import Batch, Derived, Split
 
 
-class NextToken:
+class NextToken(Derived):
     """Items whose target at each position is the token at the next one; the last position of each is not scored.
 
     A `scored` mark of the items stands on the token that is to be predicted. Tokens are the input of whole numbers:
     ``input_ids`` where there is one of that name, else the first.
     """
-
-    def __init__(self, items: Items) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return self.items.lengths
 
     def take(self, index: np.ndarray) -> Batch:
         batch = self.items.take(index)
