@@ -324,3 +324,13 @@ def test_a_real_disk_full_then_read_only_then_mended(tmp_path: Path) -> None:
     assert read_only.startswith(f"StoreError: cannot write {tmp_path / 'disk'}")
     assert "Read-only file system" in read_only
     assert result.stdout.split() == ["mounted", "True", "True"]
+
+
+def test_a_run_that_is_not_there_is_named_beside_those_that_are(tmp_path: Path) -> None:
+    for name in ("digits-smoke", "digits-smoke-rotation=30.0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"in .*: choose from digits-smoke, digits-smoke-rotation=30\.0"):
+        Run.open(tmp_path / "digits-smoke-rotation=30")
+    with pytest.raises(StoreError, match="name one that a run has written"):
+        Run.open(tmp_path / "nowhere" / "run")

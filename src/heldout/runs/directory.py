@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from heldout.errors import ConfigError, StoreError, unknown
+from heldout.errors import ConfigError, StoreError, choices, unknown
 from heldout.runs._json import read_json, write_json, writing
 from heldout.runs.provenance import source_hash
 from heldout.runs.store import Store
@@ -39,7 +39,9 @@ class Run:
         """Read the run in `path`. Raises StoreError where there is none, or one of another version."""
         manifest = read_manifest(path)
         if manifest is None:
-            raise StoreError(f"{path} is not a run directory (no readable {MANIFEST}); name one that a run has written")
+            there = sorted(p.parent.name for p in path.parent.glob(f"*/{MANIFEST}"))
+            hint = f"; in {path.parent}: {choices(path.name, there)}" if there else "; name one that a run has written"
+            raise StoreError(f"{path} is not a run directory (no readable {MANIFEST}){hint}")
         return cls(path, manifest)
 
     def steps(self) -> tuple[str, ...]:
