@@ -20,15 +20,18 @@ from heldout.statistics.verdict import Finding, judge
 from heldout.studies.base import SMOKE, find_study
 from heldout.studies.matrix import STUDY, MatrixConfig, cells
 from heldout.studies.matrix_activations import spread
-from heldout.studies.matrix_claims import CLAIMED, claim_of, claims
+from heldout.studies.matrix_claims import CLAIMED, claim_of, claims, step_names
 from heldout.studies.matrix_columns import COLUMNS, registered, registration
 from heldout.studies.matrix_evidence import Evidence
 from heldout.studies.matrix_judge import evidence_of, finding_of
 from heldout.studies.matrix_page import matrix_page
-from heldout.studies.matrix_rows import ROWS, study_steps
+from heldout.studies.matrix_rows import ROWS, study_config, study_steps
 
-LIGHT: dict[str, Any] = {"rows": ["digits", "dyck", "arithmetic", "nuclear"]}  # no corpus is looked at
-SMALL: dict[str, Any] = {"rows": ["digits", "modular"], "columns": ["degeneracy", "geometry", "similarity", "rule"]}
+LIGHT: dict[str, Any] = {"rows": ["digits", "features", "dyck", "arithmetic", "nuclear"]}  # no corpus is looked at
+SMALL: dict[str, Any] = {
+    "rows": ["digits", "similarity", "modular"],
+    "columns": ["degeneracy", "removal", "rule", "geometry"],
+}
 
 
 def keys(steps: Any) -> dict[str, str]:
@@ -41,8 +44,8 @@ def test_networks_are_those_of_their_studies() -> None:
     own = keys(STUDY.steps(config, ""))
     for study in {row.study for row in ROWS.values()}:
         theirs = find_study(study)
-        same = {"seeds": config.seeds, "first_seed": config.first_seed}
-        every = keys(theirs.steps(theirs.configure(config.networks, same)[0], ""))
+        same = study_config(study, config.networks, config.seeds, config.first_seed)
+        every = keys(theirs.steps(same, ""))
         shared = own.keys() & every.keys()
         assert any("-train" in name for name in shared)
         assert all(own[name] == every[name] for name in shared)
@@ -72,8 +75,11 @@ def test_an_estimand_and_a_setting_change_the_cells_that_read_them_and_retrain_n
 
     compared = changed(permutations=41)
     assert compared - {"matrix-judge"} == {
-        f"matrix-{row}-{column}" for row in LIGHT["rows"] for column in ("features", "similarity")
-    } | {"matrix-arithmetic-geometry"}
+        f"matrix-{row}-{column}"
+        for row in LIGHT["rows"]
+        for column in ("features", "similarity", "geometry")
+        if not COLUMNS[column].absent(row) and (row, column) not in CLAIMED
+    }
     ranked = changed(ranks=[4])
     assert ranked - {"matrix-judge"} == {
         f"matrix-{row}-faithfulness" for row in LIGHT["rows"] if (row, "faithfulness") not in CLAIMED
@@ -83,8 +89,8 @@ def test_an_estimand_and_a_setting_change_the_cells_that_read_them_and_retrain_n
 def test_claims_are_the_studies_own_and_none_is_made_here() -> None:
     for claimed, claim in zip(CLAIMED.values(), claims(), strict=True):
         assert claim in find_study(claimed.study).claims()
-        steps = study_steps(claimed.study, SMOKE, 2, 0)
-        assert all(name.format(seed=1) in steps for name in claimed.steps)
+        names = step_names(claimed, [0, 1], study_steps(claimed.study, study_config(claimed.study, SMOKE, 2, 0)))
+        assert len(names) >= len(claimed.steps)
 
 
 @pytest.mark.parametrize(("field", "value"), [("rows", ["digit"]), ("columns", ["rules"]), ("rows", ["dyck", "dyck"])])
@@ -115,6 +121,23 @@ def _gate(name: str, passed: bool = True) -> Any:
     from heldout.statistics.claims import Gate
 
     return Gate(name, passed, "as found")
+
+
+def test_a_claim_of_several_parts_shows_the_one_that_decides_it() -> None:
+    cell = ("similarity", "similarity")
+    claim = claim_of(CLAIMED[cell])
+    assert claim.kind == "existence"
+
+    def part(values: list[float]) -> Any:
+        return mean_test(values, unit_variance=1e-6, n_clusters=100, delta=claim.delta)
+
+    parts = {"sgd": part([0.0, 0.01, 0.0, -0.01, 0.0]), "adam": part([0.2, 0.21, 0.19, 0.2, 0.2])}
+    before = Finding(claim, parts, tuple(_gate(name) for name in claim.gates))
+    evidence = evidence_of(before)
+    assert evidence.value == pytest.approx(0.2)
+    assert [table["title"] for table in evidence.tables] == ["Parts", "Gates"]
+    assert "decided by adam" in evidence.tables[0]["caption"]
+    assert judge([finding_of(*cell, evidence)]) == judge([before])
 
 
 def test_effective_dimension_of_a_known_covariance() -> None:
@@ -185,20 +208,24 @@ def test_a_run_fills_its_page(run: Run) -> None:
     assert anchors == [f"#section-{3 + i}" for i in range(len(here))]
     assert all(f'id="{anchor[1:]}"' in render(page) for anchor in anchors[-1:])
     absent = page.sections[0].tables[0]
-    assert [row[1] for row in absent.rows] == ["geometry of embeddings", "rule of wrong answers"]
+    assert [row[:2] for row in absent.rows] == [
+        (ROWS[row].title, COLUMNS[column].title) for row in ("digits", "similarity") for column in ("rule", "geometry")
+    ]
 
 
 def test_cells_say_what_their_analyses_say(run: Run) -> None:
     from heldout.analyses.similarity.measures import similarity
+    from heldout.studies.matrix_activations import similarity as measure
+    from heldout.studies.matrix_evidence import Asked
     from heldout.studies.matrix_load import material
 
-    record = run.record("matrix-digits-similarity")
+    record = run.record("matrix-digits-degeneracy")
     settings = record["settings"]
     folders = {f"weights-{seed}": run.output(f"digits-train-mlp-s{seed}") for seed in (0, 1)}
     here = material("digits", settings["trained"], folders, [0, 1], "cpu")
     stimuli = here.stimuli["id"].first(settings["items"])
     one, other = (here.read(network, stimuli) for network in here.trained)
-    found = Evidence.read(Path(run.output("matrix-digits-similarity")))
+    found = measure(here, Asked({"items": settings["items"], "permutations": 19}, Path()))
     assert found.value == pytest.approx(similarity(one, other), rel=1e-12)
     assert found.n == len(stimuli.split) == settings["items"]
     own = Evidence.read(Path(run.output("matrix-digits-degeneracy")))
@@ -207,3 +234,60 @@ def test_cells_say_what_their_analyses_say(run: Run) -> None:
         for a, b in zip(here.trained, here.untrained, strict=True)
     ]
     assert own.by_seed == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_the_removal_of_a_run_is_that_of_its_networks(run: Run) -> None:
+    """Behind the second hidden layer of the digits' network stands the readout alone: by hand, the answers are the same."""
+    import torch
+
+    from heldout.analyses.features.labels import Coding
+    from heldout.analyses.features.moments import moments_of
+    from heldout.studies.matrix_faithfulness import some
+    from heldout.studies.matrix_load import material
+    from heldout.studies.matrix_removal import directions
+
+    settings = run.record("matrix-digits-removal")["settings"]
+    folders = {f"weights-{seed}": run.output(f"digits-train-mlp-s{seed}") for seed in (0, 1)}
+    here = material("digits", settings["trained"], folders, [0, 1], "cpu")
+    fit, test = here.stimuli["fit"].evenly(settings["items"]), some(here.splits["id"], settings["items"])
+    coding = Coding.fit(fit.labels, fit.kinds)
+    rows = Evidence.read(Path(run.output("matrix-digits-removal"))).tables[0]["rows"]
+    batch = test.items.take(np.arange(len(test)))
+    for network, row in zip(here.trained, rows, strict=True):
+        moments = moments_of(here.read(network, fit), coding.encode(fit.labels))
+        basis, mean = directions(moments, coding.columns("digit")), moments.mean()[1]
+        assert basis @ basis.T == pytest.approx(np.eye(7), abs=1e-9)  # of ten digits two are not fitted on
+        with torch.no_grad():
+            x = network.get_submodule("hidden")(batch.inputs.flatten(1)).double().numpy()
+            left = torch.from_numpy(x - (x - mean) @ basis.T @ basis).float()
+            right = [(network.get_submodule("readout")(v).argmax(-1) == batch.targets).double().mean()
+                     for v in (torch.from_numpy(x).float(), left)]  # fmt: skip
+        assert row[2:5] == [7, *(pytest.approx(float(r)) for r in right)]
+
+
+@pytest.mark.slow
+def test_the_whole_smoke_page(tmp_path: Path) -> None:
+    config, _ = STUDY.configure(SMOKE)
+    assert isinstance(config, MatrixConfig)
+    found = execute(
+        "matrix",
+        STUDY.steps(config, "the smoke preset is too small to judge anything"),
+        out=tmp_path / "matrix",
+        engine="local",
+        workers=2,
+        manifest={"config": config.model_dump(mode="json"), "not_judged": "smoke"},
+        progress=None,
+    )
+    page = matrix_page(found, config, STUDY.title)
+    here = cells(config)
+    assert [s.id for s in page.sections[2:]] == [f"{row}-{column}" for row, column in here]
+    assert {j.verdict for j in page.judgements} == {"not judged"}
+    assert len(page.judgements) == len(CLAIMED)
+    evidence = {cell: Evidence.read(Path(found.output(f"matrix-{cell[0]}-{cell[1]}"))) for cell in here}
+    assert {cell for cell, e in evidence.items() if e.reason} <= {
+        ("similarity", "similarity"),  # smoke trains one of its claim's three configurations
+        ("modular", "similarity"),  # three stimuli
+        ("modular", "degeneracy"),  # answers that owe nothing to attention
+    }
+    assert all(math.isfinite(e.value) != bool(e.reason) for e in evidence.values())
+    render(page)

@@ -160,7 +160,8 @@ def _number(value: float) -> str:
     """Three significant figures, without an exponent where that is short."""
     if value == 0:
         return "0"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
+    shown = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
+    return "0.000" if shown == "-0.000" else shown
 
 
 def _hover(row: str, column: str, square: Square) -> str:

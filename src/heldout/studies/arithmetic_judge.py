@@ -114,24 +114,11 @@ class _Findings:
         saved = {m: (fewer_examples(m, split=split, grid=grid), kind.name) for m in methods}  # type: ignore[arg-type]
         return {
             **answer_tests(kind),
-            "C4": {"": (self._removed(RANDOM), kind.name)},
-            "C4-rank": {"": (self._removed(SCALED), kind.name)},
+            "C4": {"": (class_removal(RANDOM, self.s["random_draws"]), kind.name)},
+            "C4-rank": {"": (class_removal(SCALED, self.s["random_draws"]), kind.name)},
             "C5": {"": (persists, kind.name)},
             "C6": saved,
         }
-
-    def _removed(self, control: str) -> Estimand:
-        """Exact match that is lost with the class subspace, minus the 95th percentile over the draws of a control."""
-
-        def of(view: View) -> Floats:
-            def left(edit: str) -> Floats:
-                return view.ratio("exact", split="id", edit=edit, site=CLASS_SITE)
-
-            random = np.stack([left(f"{control} {draw}") for draw in range(self.s["random_draws"])])
-            # Lost is exact match before minus after; where the most is lost, the least is left.
-            return np.asarray(np.quantile(random, 0.05, axis=0) - left(REMOVED))
-
-        return of
 
     def _gates(self) -> Iterator[Gate]:
         sums = [self.kinds[sum_name(law)] for law in LAWS]
@@ -173,6 +160,20 @@ def answer_tests(kind: Trained) -> dict[str, Tests]:
         "C2": {"": (lambda view: LONG_WRONG - truth(view), kind.name)},
         "C3": {"": (lambda view: rule(view) - null(view), kind.name)},
     }
+
+
+def class_removal(control: str, draws: int) -> Estimand:
+    """Exact match that is lost with the class subspace, minus the 95th percentile over the draws of a control."""
+
+    def of(view: View) -> Floats:
+        def left(edit: str) -> Floats:
+            return view.ratio("exact", split="id", edit=edit, site=CLASS_SITE)
+
+        random = np.stack([left(f"{control} {draw}") for draw in range(draws)])
+        # Lost is exact match before minus after; where the most is lost, the least is left.
+        return np.asarray(np.quantile(random, 0.05, axis=0) - left(REMOVED))
+
+    return of
 
 
 def theory_tests(modular: Iterable[Trained]) -> Tests:

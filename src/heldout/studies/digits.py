@@ -154,7 +154,7 @@ def train_network(ctx: StepContext) -> None:
     from heldout.training.settings import TrainSettings
 
     s = ctx.settings
-    splits, network = _splits(s["task"]), _network(s["network"], s["seed"]).to(ctx.device)
+    splits, network = task_splits(s["task"]), network_of(s["network"], s["seed"]).to(ctx.device)
 
     def accuracies(net: torch.nn.Module) -> dict[str, float]:
         values = {}
@@ -191,7 +191,7 @@ def audit_network(ctx: StepContext) -> None:
     from heldout.training.checkpoints import load_weights
 
     s = ctx.settings
-    network = _network(s["network"], s["seed"])
+    network = network_of(s["network"], s["seed"])
     load_weights(network, ctx.inputs["weights"] / "weights.safetensors")
     subject = Subject(network.to(ctx.device).eval(), "digits", s["network"], s["seed"], device=ctx.device)
 
@@ -199,7 +199,7 @@ def audit_network(ctx: StepContext) -> None:
         return _edits(subject, split, s, oracle=oracle, wanted=wanted)
 
     with Folder(ctx.out) as sink:
-        record = audit(subject, _splits(s["task"]), _plan(s), build, sink, seed=s["seed"], progress=ctx.progress)
+        record = audit(subject, task_splits(s["task"]), _plan(s), build, sink, seed=s["seed"], progress=ctx.progress)
     (ctx.out / AUDIT).write_text(json.dumps(record, sort_keys=True))
 
 
@@ -260,13 +260,15 @@ def _task(config: DigitsConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", include={"rotation", "shift", "noise", "left_out"})
 
 
-def _splits(task: Any) -> dict[str, Split]:
+def task_splits(task: Any) -> dict[str, Split]:
+    """The splits that a step's setting ``task`` describes."""
     from heldout.tasks.digits import DigitsSettings, digits
 
     return digits(DigitsSettings(**{**task, "left_out": tuple(task["left_out"])}))
 
 
-def _network(name: str, seed: int) -> Any:
+def network_of(name: str, seed: int) -> Any:
+    """The untrained ``mlp`` or ``cnn`` of a seed."""
     from heldout.networks.cnn import CNN
     from heldout.networks.mlp import MLP
     from heldout.tasks.digits import CLASSES, SHAPE
@@ -345,7 +347,7 @@ def page(run: Run) -> Page:
         judge="digits-judge",
         training={f"{n} {s}": f"digits-train-{n}-s{s}" for n in config.networks for s in config.seed_list()},
     )
-    return simplification_page(run, shown, _splits(_task(config)))
+    return simplification_page(run, shown, task_splits(_task(config)))
 
 
 STUDY = Study(

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, PositiveInt, field_validator
 
 from heldout.runs import Run, Step, StepContext
-from heldout.studies.base import SMOKE, Config, Study, find_study, known_once
+from heldout.studies.base import SMOKE, Config, Study, known_once
 from heldout.studies.matrix_claims import CLAIMED, claims, step_names
 from heldout.studies.matrix_columns import COLUMNS
-from heldout.studies.matrix_rows import ROWS, study_steps, training_names, with_sources
+from heldout.studies.matrix_rows import ROWS, study_config, study_steps, with_sources
 
 if TYPE_CHECKING:
     from heldout.figures.page import Page
@@ -68,32 +68,33 @@ def cells(config: MatrixConfig) -> list[tuple[str, str]]:
 
 def steps(config: Config, not_judged: str) -> list[Step]:
     assert isinstance(config, MatrixConfig)
-    every, seeds = config.model_dump(mode="json"), config.seed_list()
+    every = config.model_dump(mode="json")
     studies = {
-        study: study_steps(study, config.networks, config.seeds, config.first_seed)
+        study: study_config(study, config.networks, config.seeds, config.first_seed)
         for study in dict.fromkeys(ROWS[row].study for row in config.rows)
     }
+    of_studies = {study: study_steps(study, own) for study, own in studies.items()}
     found: dict[str, Step] = {}
     finished: dict[str, str] = {}
-    for row, column in cells(config):
-        theirs, claimed = studies[ROWS[row].study], CLAIMED.get((row, column))
-        own: dict[str, Any] = {"row": row, "column": column, "seeds": seeds, "estimand": COLUMNS[column].of(row)}
+    for name, column in cells(config):
+        row, claimed = ROWS[name], CLAIMED.get((name, column))
+        theirs, seeds = of_studies[row.study], row.seeds(of_studies[row.study], config.seed_list())
+        own: dict[str, Any] = {"row": name, "column": column, "estimand": COLUMNS[column].of(name)}
         if claimed:
-            names = step_names(claimed, seeds)
-            inputs, last = {name: name for name in names}, theirs[names[-1]].settings
-            study = find_study(claimed.study)
-            given, _ = study.configure(config.networks, {"seeds": config.seeds, "first_seed": config.first_seed})
-            asked = {name: last[name] for name in claimed.of_step}
-            own |= asked | {name: getattr(given, name) for name in claimed.of_config}
-            step = Step(cell_name(row, column), find_claim, own, inputs)
+            given = studies[claimed.study]
+            names = step_names(claimed, given.seed_list(), theirs)
+            inputs, last = {step: step for step in names}, theirs[names[-1]].settings
+            own |= {"seeds": given.seed_list()} | {field: last[field] for field in claimed.of_step}
+            own |= {field: getattr(given, field) for field in claimed.of_config}
+            step = Step(cell_name(name, column), find_claim, own, inputs)
         else:
-            inputs = training_names(ROWS[row], seeds)
-            trained = theirs[ROWS[row].training.format(seed=seeds[0])].settings
-            own |= {"trained": dict(trained)} | {name: every[name] for name in COLUMNS[column].reads}
-            step = Step(cell_name(row, column), measure_cell, own, inputs)
+            inputs = row.inputs(theirs, seeds)
+            trained = dict(theirs[row.step(theirs, seeds[0])].settings)
+            own |= {"seeds": seeds, "trained": trained} | {field: every[field] for field in COLUMNS[column].reads}
+            step = Step(cell_name(name, column), measure_cell, own, inputs)
         found |= {source.name: source for source in with_sources(theirs, inputs.values())}
         found[step.name] = step
-        finished[f"{row}-{column}"] = step.name
+        finished[f"{name}-{column}"] = step.name
     settings = {"cells": [list(cell) for cell in cells(config)], "not_judged": not_judged}
     return [*found.values(), Step(JUDGE, judge_cells, settings, finished)]
 

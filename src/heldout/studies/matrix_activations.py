@@ -22,7 +22,7 @@ from heldout.errors import ConfigError, StatisticsError
 from heldout.statistics.bootstrap import bootstrap_variance
 from heldout.statistics.rule import mean_test
 from heldout.studies.matrix_evidence import DRAWS, Asked, Evidence, alone, table
-from heldout.studies.matrix_load import Material, Stimuli
+from heldout.studies.matrix_material import Material, Stimuli
 
 # -- degeneracy --------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from heldout.analyses.equivalence.discovery import discover_rule
 from heldout.analyses.geometry.helix_test import circle_test
 from heldout.analyses.geometry.order import orderedness_test
 from heldout.studies.matrix_evidence import Asked, Evidence, alone, table
-from heldout.studies.matrix_load import Material
+from heldout.studies.matrix_material import Material
 
 # -- rule --------------------------------------------------------------------------------------------------------------
 

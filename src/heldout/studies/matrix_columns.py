@@ -87,6 +87,21 @@ COLUMNS = {
             ("permutations", "items", "strengths"),
         ),
         Column(
+            "removal",
+            "labels removed",
+            "right answers on id without random subspaces of the site, minus without the linear subspace of as many "
+            "directions (at most a quarter of the width) in which activations vary with the row's labels; positive: "
+            "answers pass through them",
+            "share of answers",
+            "random subspaces of the same rank",
+            ("items", "null_draws"),
+            instead={
+                "nuclear": "predictions on id within a tenth of their standard deviation of the target, without random "
+                "subspaces of the site, minus without the linear subspace of as many directions (at most a quarter of the "
+                "width) in which activations vary with the row's labels; positive: predictions pass through them",
+            },
+        ),
+        Column(
             "rule",
             "rule of wrong answers",
             "exact match of the best rule found, on held-out pairs, minus the 95th percentile of the best of the grammar on "
@@ -96,6 +111,11 @@ COLUMNS = {
             ("shuffles",),
             why_not={
                 "digits": "answers are classes of images: no numbers made of operands",
+                "digits_cnn": "answers are classes of images: no numbers made of operands",
+                "images": "answers are classes of pictures: no numbers made of operands",
+                "features": "answers are Boolean: no numbers made of operands",
+                "similarity": "answers are Boolean: no numbers made of operands",
+                "sequences": "answers are Boolean: no numbers made of operands",
                 "dyck": "answers are brackets: no numbers made of operands",
                 "code": "answers are characters: no numbers made of operands",
                 "nuclear": "answers are measured reals: exact match with a rule is not defined",
@@ -115,6 +135,11 @@ COLUMNS = {
             ("permutations",),
             why_not={
                 "digits": "pixels enter as numbers: there is no table of embeddings",
+                "digits_cnn": "pixels enter as numbers: there is no table of embeddings",
+                "images": "pixels enter as numbers: there is no table of embeddings",
+                "features": "bits enter as numbers: there is no table of embeddings",
+                "similarity": "bits enter as numbers: there is no table of embeddings",
+                "sequences": "tokens of a phrase have no order, on a line or round a circle",
                 "dyck": "types of bracket have no order, on a line or round a circle",
                 "code": "characters have no order that a line or a circle could show",
             },

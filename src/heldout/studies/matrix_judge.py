@@ -43,7 +43,7 @@ def find_claim(ctx: StepContext) -> None:
 
 
 def evidence_of(finding: Finding) -> Evidence:
-    """A finding of one part as a cell."""
+    """A finding as a cell: its test, or the part that decides a claim of several parts."""
     record = {
         "tests": {label: asdict(test) for label, test in finding.tests.items()},
         "gates": [vars(gate) for gate in finding.gates],
@@ -57,8 +57,17 @@ def evidence_of(finding: Finding) -> Evidence:
     )
     if not finding.tests:
         return Evidence(tables=(gates,), finding=record, reason=finding.reason)
-    (test,) = finding.tests.values()
-    return replace(Evidence.of(test, tables=(gates,)), finding=record)
+    (judgement,) = judge([finding])
+    label = next((p.label for p in judgement.parts if (p.value, p.low) == (judgement.value, judgement.low)), "")
+    test = finding.tests[label] if label else next(iter(finding.tests.values()))
+    parts = table(
+        "Parts",
+        ("part", "value", "low", "high"),
+        [(p.label, p.value, p.low, p.high) for p in judgement.parts],
+        f"The claim is a{'n existence claim' if finding.claim.kind == 'existence' else ' conjunction'}: it is decided by "
+        f"{label}, whose value the cell shows.",
+    )
+    return replace(Evidence.of(test, tables=(*[parts] * bool(label), gates)), finding=record)
 
 
 def finding_of(row: str, column: str, evidence: Evidence) -> Finding:
