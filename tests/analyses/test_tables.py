@@ -38,6 +38,18 @@ def test_many_strata_with_many_values_stay_apart() -> None:
     assert len(set(zip(*(found[k] for k in labels), strict=True))) == 8192
 
 
+def test_a_stratum_called_n_is_not_taken_for_the_number_of_predictions() -> None:
+    """Draws of one edit are counted once each, whatever the strata are called."""
+    groups = Groups({"unit": LABELS["unit"], "n": LABELS["depth"]})
+    one = groups.sums(VALUES)
+    assert one["n"].sum() == M
+    np.testing.assert_array_equal(np.unique(one["n_"]), [0, 1, 2])
+    joined = groups.join([one, groups.sums(VALUES)])
+    assert joined["n"].sum() == 2 * M
+    np.testing.assert_allclose(joined["kl"], 2 * one["kl"])
+    np.testing.assert_array_equal(joined["n_"], one["n_"])
+
+
 def test_no_predictions_are_no_rows() -> None:
     found = Groups({"unit": np.array([], dtype=np.int64)}).sums({"kl": torch.tensor([])})
     assert [len(v) for v in found.values()] == [0, 0, 0]

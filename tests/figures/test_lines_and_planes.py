@@ -133,3 +133,15 @@ def test_matrices_beside_each_other_name_their_rows_once() -> None:
     assert patches["narrow"]["yaxis2.showticklabels"] is True
     assert patches["narrow"]["yaxis2.title.text"] == "row"
     assert "yaxis.showticklabels" not in patches["wide"]
+
+
+def test_lines_to_read_others_by_have_colours_of_their_own_wherever_they_come() -> None:
+    names = ("first", "reference", "second", "level")
+    frame = pd.DataFrame([{"panel": "a", "name": n, "x": x, "y": i + x} for i, n in enumerate(names) for x in (1, 2)])
+    figure = lines(frame, id="l", title="t", x="x", y="y", caption=("n = 2.",), thin=("reference", "level"))
+    colours = {t["name"]: t["line"]["color"] for t in figure.plot["data"] if t.get("name")}
+    assert len(set(colours.values())) == len(names)
+    swapped = lines(
+        frame.iloc[[2, 3, 6, 7, 0, 1, 4, 5]], id="l", title="t", x="x", y="y", caption=(), thin=("reference", "level")
+    )
+    assert {t["name"]: t["line"]["color"] for t in swapped.plot["data"] if t.get("name")} == colours

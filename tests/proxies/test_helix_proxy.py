@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from heldout.activations.tap import Tap
 from heldout.errors import NonFiniteError, ProxyError, StatisticsError
 from heldout.evidence import Origin
 from heldout.proxies.base import Proxy
-from heldout.proxies.helix import Helix
+from heldout.proxies.helix import Helix, drift
 from heldout.proxies.svd import SVD
 from heldout.tasks.base import Batch
 
@@ -123,3 +124,50 @@ def test_tables_that_cannot_be_told_apart_or_fitted() -> None:
         Helix().fit(x[:9])
     with pytest.raises(NonFiniteError):
         Helix().fit(torch.where(x > x.max() - 0.1, torch.nan, x))
+
+
+@pytest.mark.parametrize("wave", [True, False])
+def test_with_all_of_the_residual_every_row_is_itself(wave: bool) -> None:
+    x = table().double()
+    torch.testing.assert_close(Helix(residual=16, wave=wave).fit(x).reconstruct(x), x)
+    torch.testing.assert_close(
+        Helix(rest=True, residual=3, wave=wave).fit(x).reconstruct(x), x
+    )  # three are off the curve
+
+
+@pytest.mark.parametrize("wave", [True, False])
+def test_each_component_of_the_residual_takes_its_own_share_of_the_error(wave: bool) -> None:
+    x = table().double()
+    alone = Helix(wave=wave).fit(x).reconstruct(x)
+    sizes = torch.linalg.svdvals(x - alone)
+    for k in (1, 5, 12):
+        left = x - Helix(residual=k, wave=wave).fit(x).reconstruct(x)
+        torch.testing.assert_close((left**2).sum(), (sizes[k:] ** 2).sum())  # Eckart and Young
+        assert torch.linalg.matrix_rank(x - left - x.mean(dim=0)) <= (3 if wave else 2) + k
+
+
+def test_drift_and_wave_are_what_the_fit_says_they_are() -> None:
+    x = table().double()
+    fit = Helix().fit(x).fit_
+    assert fit is not None
+    along, wave = drift(fit), fit.fitted - drift(fit)
+    whole = (fit.scores**2).sum()
+    assert (along**2).sum() / whole == pytest.approx(fit.baseline)
+    assert (wave**2).sum() / whole == pytest.approx(fit.gain)
+    assert (along * wave).sum() == pytest.approx(0, abs=1e-9)
+    t = fit.tokens / fit.tokens[-1]
+    expected = np.polynomial.polynomial.polyval(t, np.polynomial.polynomial.polyfit(t, fit.scores, 2)).T
+    np.testing.assert_allclose(along, expected, atol=1e-9)
+
+
+def test_without_its_wave_a_helix_is_its_drift() -> None:
+    x = table().double()
+    proxy = Helix(wave=False).fit(x)
+    fit = proxy.fit_
+    assert fit is not None
+    np.testing.assert_allclose(proxy.reconstruct(x).numpy(), fit.mean + drift(fit) @ fit.components)
+
+
+def test_a_residual_has_at_most_as_many_components_as_the_table() -> None:
+    with pytest.raises(ProxyError, match="residual of a helix: rank 17 for activations of width 16"):
+        Helix(residual=17).fit(table())

@@ -79,3 +79,44 @@ def test_a_complaint_a_failure_and_a_wide_element_would_be_noticed(tab: Tab, tmp
     assert "two" in heard
     assert "ERR_FILE_NOT_FOUND" in heard
     assert tab.evaluate("document.documentElement.scrollWidth") > 400
+
+
+def loaded(tab: Tab, path: Path, condition: str) -> None:
+    """Open without waiting for the figures, until `condition` holds."""
+    tab.errors, tab.requests = [], []
+    tab.call("Emulation.setDeviceMetricsOverride", width=1400, height=1000, deviceScaleFactor=1, mobile=False)
+    tab.call("Page.navigate", url=path.resolve().as_uri())
+    tab.wait(f"document.readyState === 'complete' && {condition}")
+
+
+def test_a_page_printed_before_all_is_drawn_is_whole(tab: Tab, tmp_path: Path) -> None:
+    loaded(tab, write(pages.page(), tmp_path / "report.html"), "window.Plotly !== undefined")
+    tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    undrawn = "[...document.querySelectorAll('.plot')].filter(p => !p.querySelector('.main-svg')).length"
+    assert tab.evaluate(undrawn) == 0  # at once: printing does not wait
+    tab.wait("document.documentElement.dataset.drawn === 'true'")
+    tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert min(tab.evaluate("[...document.querySelectorAll('.plot')].map(p => p.layout.width)")) > 700
+    assert tab.errors == []
+
+
+def test_nothing_moves_when_figures_are_drawn(tab: Tab, tmp_path: Path) -> None:
+    height = "document.documentElement.scrollHeight"
+    loaded(tab, write(pages.page(), tmp_path / "report.html"), "true")
+    before = tab.evaluate(height)
+    tab.wait("document.documentElement.dataset.drawn === 'true'")
+    assert tab.evaluate(height) == before
+
+
+def test_a_figure_that_cannot_be_drawn_says_so_and_the_others_are(tab: Tab, tmp_path: Path) -> None:
+    path = write(pages.page(), tmp_path / "report.html")
+    markup = path.read_text()
+    first = markup.index('<script type="application/json">')
+    path.write_text(
+        markup[:first] + '<script type="application/json">{"data": [' + markup[markup.index("</script>", first) :]
+    )
+    tab.open(path, width=1400)
+    assert tab.evaluate("document.querySelector('.plot').textContent").startswith("This figure could not be drawn")
+    figures = sum(len(s.figures) for s in pages.page().sections)
+    assert tab.evaluate("document.querySelectorAll('.plot .main-svg').length") >= figures - 1
+    assert len(tab.errors) == 1

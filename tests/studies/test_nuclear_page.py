@@ -18,6 +18,7 @@ from heldout.runs import Run, execute
 from heldout.studies.base import SMOKE
 from heldout.studies.nuclear import STUDY
 from heldout.studies.nuclear_helix import HELIX
+from heldout.studies.nuclear_page_errors import edges
 from heldout.studies.nuclear_settings import NuclearConfig
 from heldout.studies.nuclear_shown import BASELINES, TRAINED_ON, Shown, kev, model, spread
 from heldout.studies.nuclear_train import KINDS, PREDICTIONS
@@ -42,7 +43,8 @@ SMALL: dict[str, Any] = {
 WHOLE = {"networks": ["binding", "vintage", "asymmetry"]}
 BARE = {"networks": ["binding"], "seeds": 1}
 SECTIONS = [
-    *("errors", "chart", "components", "terms", "helix", "structure", "evolution", "topography", "primer", "setting")
+    *("errors", "chart", "components", "faithful", "terms", "helix", "structure", "evolution", "topography", "primer"),
+    "setting",
 ]
 
 
@@ -171,6 +173,58 @@ def test_all_components_are_the_full_network(page: Page) -> None:
         kept = part[part["name"] == "components kept"].set_index("x")["y"]
         full = part[part["name"] == "full network"]["y"].iloc[0]
         assert kept[16] == pytest.approx(full, rel=1e-3)
+
+
+def test_simplified_networks_are_those_of_the_run(whole: Run, page: Page, bare: Page) -> None:
+    here = shown(whole)
+    assert [c.label for c in page.identity] == [f"{n}, seed {s}" for n in ("binding", "vintage") for s in here.seeds]
+    assert all(c.passed for c in page.identity)
+    rows = table(page, "smallest simplifications").rows
+    assert [(r[0], r[1], r[2]) for r in rows][:4] == [
+        ("AME2020", "both tables", "principal components"),
+        ("AME2020", "both tables", "helix and its residual"),
+        ("AME2020", "both tables", "its drift and the residual"),
+        ("AME2020", "penultimate layer", "principal components"),
+    ]
+    assert [bool(r[-1]) for r in rows] == [False] * 4 + [True] * 4  # later nuclei, by vintage alone
+    alone = table(page, "helix alone, and").rows
+    assert {r[1] for r in alone} == {"held out at random", "measured later"}
+    assert "helix alone" in {r[2] for r in alone}
+    assert {r[0] for r in table(bare, "smallest simplifications").rows} == {"AME2020"}
+    drawn = figure(page, "faithful-errors").data
+    part = drawn[drawn["panel"] == "AME2020, held out at random: both tables"]
+    every = part[(part["name"] == "principal components") & (part["x"] == 16)]["y"].iloc[0]
+    assert every == pytest.approx(part[part["name"] == "full network"]["y"].iloc[0], rel=1e-3)
+
+
+def test_what_the_helix_is_worth_stands_beside_its_controls(whole: Run, page: Page) -> None:
+    rows = table(page, "helix removed, beside").rows
+    parts = [(column, part) for column in ("neutrons", "protons") for part in ("whole curve", "cosine and sine")]
+    assert [(r[0], r[1]) for r in rows] == parts
+    records = [record["helix"]["n"]["wave"] for record in shown(whole).records()]
+    assert rows[1][3] == kev(float(np.mean([r["removed"] for r in records])))
+    assert rows[1][6] == kev(float(np.mean([np.mean(r["same"]) for r in records])))
+
+
+def test_a_baseline_is_not_scored_on_what_it_is_fitted_to(page: Page) -> None:
+    words = {row[0]: row[1] for row in table(page, "AME2020, every split").rows}
+    for name in BASELINES:
+        assert (words[BASELINES[name]] == "–") == (name in ("neighbours", "kernel"))
+    drawn = figure(page, "errors").data
+    absent = drawn[drawn["reason"].fillna("") != ""]
+    assert set(absent["network"]) == {"neighbours", "kernel"}
+    assert set(absent["split"]) == {"train"}
+
+
+def test_a_choice_at_the_edge_is_said(whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = shown(whole)
+    inside: dict[str, Any] = {"at_edge": []}
+    edge = [(2020, {"neighbours": inside, "kernel": {"at_edge": ["noise"]}}), (2003, {"neighbours": inside})]
+    monkeypatch.setattr(Shown, "chosen", lambda self: edge)
+    (sentence,) = edges(here)
+    assert "kernel method, on the residual, fitted to AME2020: noise." in sentence
+    monkeypatch.setattr(Shown, "chosen", lambda self: edge[1:])
+    assert edges(here) == ()
 
 
 def test_the_helix_table_has_every_network_and_table(whole: Run, page: Page) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from heldout.analyses.geometry.interventions import FULL
+from heldout.analyses.geometry.passes import predict
 from heldout.analyses.geometry.squares import squares
+from heldout.errors import ConfigError
 from heldout.networks.token_mlp import TokenMLP
+from heldout.proxies.helix_fit import helix_fit
 from heldout.runs.steps import StepContext
 from heldout.studies import nuclear_baselines as baselines
 from heldout.studies import nuclear_helix
 from heldout.studies.nuclear import STUDY
+from heldout.studies.nuclear_data import COUNTS, check_data, enough_groups, enough_nuclei, enough_tokens
 from heldout.studies.nuclear_helix import HELIX
 from heldout.studies.nuclear_measure import (
     KEPT,
@@ -32,6 +37,7 @@ from heldout.studies.nuclear_measure import (
     untrained_network,
 )
 from heldout.studies.nuclear_settings import NETWORKS
+from heldout.studies.nuclear_structure import STRUCTURE, read_structure
 from heldout.studies.nuclear_train import (
     CURVES,
     KINDS,
@@ -327,3 +333,100 @@ def test_both_tables_of_trained_and_untrained_networks_are_tested(trained: dict[
             assert same["p"].nunique() == same["excess"].nunique() == 1
             assert same["p"].iloc[0] == same["family_p"].max()
             assert same["excess"].iloc[0] == pytest.approx(same["statistic"].iloc[0] - same["threshold"].max())
+
+
+# -- what the helix is worth -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def structure(trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    at = tmp_path_factory.mktemp("structure")
+    read_structure(context(at, "structure", {}, weights=trained["binding"]))
+    found: dict[str, Any] = json.loads((at / STRUCTURE).read_text())
+    return found
+
+
+@pytest.mark.parametrize("column", ["z", "n"])
+def test_curve_and_wave_are_removed_as_by_hand(
+    structure: dict[str, Any], trained: dict[str, Path], column: str
+) -> None:
+    """Other weights in the table and no edit: the whole fitted curve, or what it adds to a parabola."""
+    kind = KINDS["binding"]
+    task = task_of(SETTINGS, kind)
+    ctx = StepContext("read", SETTINGS, {"weights": trained["binding"]}, out=trained["binding"], device="cpu")
+    z, n = nuclei(task, "id")
+    tokens = task.tokens[column]
+    t = (tokens - tokens[0]) / (tokens[-1] - tokens[0])
+    record = structure["helix"][column]
+    for part in ("curve", "wave"):
+        network = loaded(ctx, kind, task)
+        table = table_of(network, task, column)
+        fit = helix_fit(table, tokens)
+        drift = np.polynomial.polynomial.polyval(t, np.polynomial.polynomial.polyfit(t, fit.scores, 2)).T
+        curve = fit.fitted if part == "curve" else fit.fitted - drift
+        with torch.no_grad():
+            weight = network.embeddings[("z", "n").index(column)].weight
+            assert isinstance(weight, Tensor)
+            weight[torch.from_numpy(tokens)] = torch.from_numpy(table - curve @ fit.components).float()
+        error = (z + n) * (predict(network, task.splits["id"]) - task.rows["id"].value)
+        found = record if part == "curve" else record["wave"]
+        assert found["removed"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-4)
+        assert found["held"] == pytest.approx((fit.r2 if part == "curve" else fit.gain) * fit.share.sum(), rel=1e-6)
+        assert len(found["random"]) == len(found["same"])
+        above = sum(one >= found["removed"] for one in found["same"])
+        assert found["p_same"] == pytest.approx((1 + above) / (1 + len(found["same"])))
+
+
+# -- before anything is trained ----------------------------------------------------------------------------------------
+
+
+def test_enough_data_is_counted(tmp_path: Path) -> None:
+    check_data(context(tmp_path / "data", "data", {}))
+    counts = json.loads((tmp_path / "data" / COUNTS).read_text())
+    task = task_of(SETTINGS, KINDS["binding"])
+    chains = len(np.unique(nuclei(task, "id")[0]))
+    assert counts["nuclei"] == len(task.splits["id"])
+    assert counts["groups"] == -(-chains // SETTINGS["blocks_of"])
+    assert counts["tokens"][0] == {column: len(tokens) for column, tokens in task.tokens.items()}
+    assert len(counts["tokens"]) == 2  # at random, and by vintage
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"above_z": 70, "above_n": 100, "blocks_of": 4},
+            r"above_z=70, above_n=100, blocks_of=4: .* of 29 isotopic chains, 8 groups of 4, .* at least 10; give blocks_of "
+            "at most 3, or lower",
+        ),
+        ({"above_z": 100, "above_n": 150, "blocks_of": 1}, r"of 2 isotopic chains.*; give lower above_z and above_n"),
+    ],
+)
+def test_too_little_data_is_refused_before_anything_is_trained(
+    given: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_data(context(tmp_path / "data", "data", given))
+
+
+def test_what_is_accepted_is_accepted() -> None:
+    """The largest blocks that the message offers, and one more."""
+    task = task_of(SETTINGS | {"above_z": 70, "above_n": 100}, KINDS["binding"])
+    s = SETTINGS | {"above_z": 70, "above_n": 100}
+    assert enough_groups(task, s | {"blocks_of": 3}) == 10
+    with pytest.raises(ConfigError, match="blocks_of at most 3"):
+        enough_groups(task, s | {"blocks_of": 4})
+
+
+def test_few_numbers_and_few_nuclei_are_refused() -> None:
+    task = task_of(SETTINGS | {"above_z": 100, "above_n": 140}, KINDS["binding"])
+    s = SETTINGS | {"above_z": 100, "above_n": 140}
+    with pytest.raises(ConfigError, match=r"different numbers of protons, and a helix is fitted to at least 12"):
+        enough_tokens(task, s)
+    with pytest.raises(ConfigError, match=r"nuclei in split 'id', and 11 terms are told apart on at least 14"):
+        enough_nuclei(task, s)
+
+
+def test_the_check_comes_first() -> None:
+    config, _ = STUDY.configure("laptop")
+    assert next(iter(STUDY.steps(config, ""))).name == "nuclear-data"

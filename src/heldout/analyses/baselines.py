@@ -57,7 +57,7 @@ def nearest_neighbours(
     queries: ArrayLike,
     *,
     neighbours: Sequence[int] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
-    powers: Sequence[float] = (0.0, 1.0, 2.0, 3.0),
+    powers: Sequence[float] = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0),
 ) -> Baseline:
     """The mean over the k nearest items by Euclidean distance, weighted by 1 / distance^power.
 
@@ -74,11 +74,14 @@ def nearest_neighbours(
         raise StatisticsError(f"with one group left out {most} items remain, fewer than {min(neighbours)} neighbours")
 
     def left_out() -> Iterator[tuple[tuple[float | str, ...], Floats]]:
-        for k, power in itertools.product(*grid.values()):
-            yield (k, power), y - _weighted(within, y, int(k), float(power))
+        for k in grid["neighbours"]:
+            near = _nearest(within, int(k))
+            for power in powers:
+                yield (k, power), y - _weighted(within, near, y, power)
 
     chosen, at_edge, score = _choose(grid, left_out())
-    predictions = _weighted(_distances(new, x), y, int(chosen["neighbours"]), float(chosen["power"]))
+    apart = _distances(new, x)
+    predictions = _weighted(apart, _nearest(apart, int(chosen["neighbours"])), y, float(chosen["power"]))
     return Baseline(predictions, chosen, at_edge, score)
 
 
@@ -90,7 +93,7 @@ def kernel_regression(
     *,
     kernels: Sequence[str] = tuple(KERNELS),
     lengths: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 16.0),
-    noises: Sequence[float] = (1e-2, 1e-1, 1.0),
+    noises: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
 ) -> Baseline:
     """Kernel ridge regression, which is the mean of a Gaussian process of prior mean 0 observed under noise.
 
@@ -138,20 +141,25 @@ def _choose(
     return chosen, at_edge, float(np.sqrt(score))
 
 
-def _weighted(distances: Floats, y: Floats, k: int, power: float) -> Floats:
-    """(M,) weighted means of `y` (N,) over the k nearest by `distances` (M, N), those as far as the k-th included."""
+def _nearest(distances: Floats, k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Query and item of each pair by `distances` (M, N) among a query's k nearest, those as far as the k-th included."""
     k = min(k, distances.shape[1])
     reach = np.partition(distances, k - 1, axis=1)[:, k - 1, None]
-    near = distances <= reach * (1 + 1e-12)
+    query, item = np.nonzero(distances <= reach * (1 + 1e-12))
+    return query, item
+
+
+def _weighted(distances: Floats, near: tuple[NDArray[np.intp], NDArray[np.intp]], y: Floats, power: float) -> Floats:
+    """(M,) means of `y` (N,) over the pairs in `near`, weighted by 1 / distance^power."""
+    query, item = near
+    weights = np.ones(len(query))
     if power > 0:
-        least = distances.min(1, keepdims=True)
+        away, least = distances[near], distances.min(1)[query]
         # Relative to the nearest, so that no power of a distance overflows; where that is 0, it alone counts.
         with np.errstate(divide="ignore", invalid="ignore"):
-            weights = np.where(least > 0, (least / distances) ** power, distances == 0)
-    else:
-        weights = np.ones_like(distances)
-    weights = np.where(near, weights, 0.0)
-    return np.asarray((weights @ y) / weights.sum(1))
+            weights = np.where(least > 0, (least / away) ** power, away == 0)
+    total, weight = (np.bincount(query, weights=w, minlength=len(distances)) for w in (weights * y[item], weights))
+    return np.asarray(total / weight)
 
 
 def _inverse(gram: Floats, noise: float) -> Floats:

@@ -71,7 +71,8 @@ def _check_same(first: Cell, cell: Cell) -> None:
 class Groups:
     """How the M predictions of one batch fall into rows of the table: by unit and by every stratum.
 
-    Made once a batch and used for each edit. `labels`: name -> (M,) whole numbers, the unit first.
+    Made once a batch and used for each edit. `labels`: name -> (M,) whole numbers, the unit first. A label called ``n``
+    stands in the table as ``n_``, because `n` is the number of predictions there.
     """
 
     def __init__(self, labels: Mapping[str, np.ndarray]) -> None:
@@ -81,7 +82,7 @@ class Groups:
             # Renumbered each time: the product of many strata could leave the range of whole numbers.
             _, key = np.unique(key * (int(inverse.max()) + 1 if len(inverse) else 1) + inverse, return_inverse=True)
         _, first, self._row = np.unique(key, return_index=True, return_inverse=True)
-        self._labels = {name: np.asarray(values)[first] for name, values in labels.items()}
+        self._labels = {"n_" if name == "n" else name: np.asarray(v)[first] for name, v in labels.items()}
         self._count = len(first)
 
     def sums(self, values: Mapping[str, Tensor]) -> Columns:

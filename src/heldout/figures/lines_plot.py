@@ -49,7 +49,7 @@ def lines(
         raise EvidenceError(f"none of {len(frame)} points of the lines {title!r} can be drawn")
     absent = len(frame) - len(rows)
     names = list(dict.fromkeys(map(str, rows["name"])))
-    bold = [name for name in names if name not in thin]
+    series = [[name for name in names if (name in thin) is light] for light in (False, True)]  # colours of their own
     floor = float(rows["y"].min()) if log_y else None
     ticks: Json = {"type": "log", "dtick": 1} if log_x and np.ptp(np.log10(rows["x"])) > 3 else {}
     if log_x and not ticks:
@@ -69,7 +69,7 @@ def lines(
                 continue
             first = name not in shown_names
             shown_names.add(name)
-            place = bold.index(name) if name in bold else names.index(name) - len(bold)
+            place = series[name in thin].index(name)
             data += _line(
                 own, name, place, panel=here, legend=first, thin=name in thin, bare=name in points, floor=floor
             )

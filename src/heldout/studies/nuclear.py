@@ -5,8 +5,9 @@ components carry its predictions; do they carry the terms of a mass formula; do 
 read off make a better formula? Each is set beside its nulls and on nuclei that were not trained on, at random and by when
 they were measured. Modular addition is the primer: which algorithms do networks of one task use?
 
-This is the study's steps. What they do is in `nuclear_train`, `nuclear_baselines`, `nuclear_measure`, `nuclear_helix` and
-`nuclear_primer`; settings, claims, verdicts and page are in the files named after them.
+This is the study's steps. What they do is in `nuclear_data`, `nuclear_train`, `nuclear_baselines`, `nuclear_measure`,
+`nuclear_structure`, `nuclear_faithful`, `nuclear_helix` and `nuclear_primer`; settings, claims, verdicts and page are in the
+files named after them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ JUDGE = "nuclear-judge"
 UNTRAINED = "untrained"
 DATA = ("above_z", "above_n", "train", "select", "table", "old", "new", "data_seed")
 NETWORK = ("width", "blocks")
+FAITHFUL_TO = ("binding", "vintage")  # networks that are simplified: nuclei held out at random, and by vintage
 READ = ("binding", "asymmetry")  # networks whose components are compared with terms: the claim's, and a smooth control
 TRAINING = ("steps", "batch", "learning_rate", "weight_decay", "weighting", "looks")
 
@@ -41,16 +43,18 @@ def steps(config: Config, not_judged: str) -> list[Step]:
     found: list[Step] = []
     inputs: dict[str, str] = {}
 
-    def add(name: str, function: Any, settings: dict[str, Any], weights: str = "") -> None:
-        found.append(Step(f"nuclear-{name}", function, settings, {"weights": f"nuclear-{weights}"} if weights else {}))
+    def add(name: str, function: Any, settings: dict[str, Any], weights: str = "", version: int = 1) -> None:
+        read = {"weights": f"nuclear-{weights}"} if weights else {}
+        found.append(Step(f"nuclear-{name}", function, settings, read, version))
         inputs[name] = f"nuclear-{name}"
 
+    add("data", check_data, some(*DATA, "blocks_of", "networks"))  # first: what cannot go well is known at once
+    sweep = config.primer
+    for modulus in sweep.moduli:
+        add(f"known-{modulus}", name_known, {"modulus": modulus})
     for vintage in (False, True):
-        add(
-            "baselines-vintage" if vintage else "baselines",
-            predict_without,
-            some(*DATA, "kernels") | {"vintage": vintage},
-        )
+        name = "baselines-vintage" if vintage else "baselines"
+        add(name, predict_without, some(*DATA, "kernels") | {"vintage": vintage}, version=2)
     for seed in config.seed_list():
         for network in config.networks:
             own = built | {"network": network, "seed": seed}
@@ -62,8 +66,10 @@ def steps(config: Config, not_judged: str) -> list[Step]:
         for network in (n for n in READ if n in config.networks):
             reading = own | {"network": network} | some("features", "draws", "blocks_of", "untrained")
             add(f"terms-{network}-s{seed}", read_terms, reading, f"train-{network}-s{seed}")
-        add(f"structure-s{seed}", read_structure, own | some("draws"), weights)
-    sweep = config.primer
+        add(f"structure-s{seed}", read_structure, own | some("draws"), weights, version=2)
+        for network in (n for n in FAITHFUL_TO if n in config.networks):
+            cut = own | {"network": network} | some("components", "alike", "null_draws")
+            add(f"faithful-{network}-s{seed}", simplify, cut, f"train-{network}-s{seed}")
     shared = {"shares": list(sweep.shares), "seeds": config.seed_list(), "hidden": sweep.hidden}
     shared |= {"steps": sweep.steps, "learning_rate": sweep.learning_rate}
     for cell in product(sweep.moduli, sweep.poolings, sweep.widths, sweep.weight_decays):
@@ -71,8 +77,6 @@ def steps(config: Config, not_judged: str) -> list[Step]:
         name = "-".join(map(str, cell))
         add(f"primer-train-{name}", train_cell, own)
         add(f"primer-{name}", measure_cell, own, f"primer-train-{name}")
-    for modulus in sweep.moduli:
-        add(f"known-{modulus}", name_known, {"modulus": modulus})
     judged = {
         "seeds": config.seed_list(),
         "not_judged": not_judged,
@@ -84,6 +88,12 @@ def steps(config: Config, not_judged: str) -> list[Step]:
 
 
 # What the steps do is loaded when they run.
+
+
+def check_data(ctx: StepContext) -> None:
+    from heldout.studies import nuclear_data
+
+    nuclear_data.check_data(ctx)
 
 
 def predict_without(ctx: StepContext) -> None:
@@ -117,9 +127,15 @@ def read_terms(ctx: StepContext) -> None:
 
 
 def read_structure(ctx: StepContext) -> None:
-    from heldout.studies import nuclear_measure
+    from heldout.studies import nuclear_structure
 
-    nuclear_measure.read_structure(ctx)
+    nuclear_structure.read_structure(ctx)
+
+
+def simplify(ctx: StepContext) -> None:
+    from heldout.studies import nuclear_faithful
+
+    nuclear_faithful.simplify(ctx)
 
 
 def train_cell(ctx: StepContext) -> None:
@@ -172,6 +188,7 @@ STUDY = Study(
             "features": 3,
             "blocks_of": 4,
             "draws": 19,
+            "null_draws": 2,
             "primer": {
                 "moduli": (11,),
                 "poolings": ("concat",),

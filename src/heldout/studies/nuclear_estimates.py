@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from heldout.analyses.geometry.interventions import FULL
 from heldout.evidence import Estimate
 from heldout.studies import nuclear_baselines as baselines
 from heldout.studies.nuclear import READ, UNTRAINED
+from heldout.studies.nuclear_faithful import faithful
 from heldout.studies.nuclear_helix import HELIX
 from heldout.studies.nuclear_judge import (
     NETWORK,
@@ -23,12 +25,14 @@ from heldout.studies.nuclear_judge import (
     kept_squares,
     strongest_by_term,
 )
-from heldout.studies.nuclear_measure import DERIVED, SITES, STRUCTURE, TABLE_SITES, TERMS_FOUND, squares_of
+from heldout.studies.nuclear_measure import DERIVED, SITES, TABLE_SITES, TERMS_FOUND, squares_of
 from heldout.studies.nuclear_primer import both_shares, primer_networks
+from heldout.studies.nuclear_structure import STRUCTURE
 from heldout.studies.nuclear_train import PREDICTIONS
 from heldout.studies.seeds import over
 
 ON_NUCLEI = ("binding", "residual", "vintage", "vintage-residual")  # networks that predict energies of nuclei
+AS_MUCH, OF_THE_SAME = "as much removed at random", "as much removed of the same components"
 LEVEL = 0.9  # of intervals of prediction
 
 
@@ -36,6 +40,7 @@ def estimates(found: Found) -> Iterator[Estimate]:
     yield from errors(found)
     yield from honesty(found)
     yield from components(found)
+    yield from faithful(found)
     yield from terms(found)
     yield from derived(found)
     yield from helices(found)
@@ -61,9 +66,15 @@ def errors(found: Found) -> Iterator[Estimate]:
                     network=f"{network} (ensemble)",
                     split=split,
                 )
+            if network not in ("binding", "vintage"):
+                continue  # its baselines are the same
             for name in (*baselines.BASELINES, *baselines.PUBLISHED):
                 where: dict[str, Any] = {"network": name, "reference": baselines_of(network), "split": split}
-                if network in ("binding", "vintage"):
+                if split == "train" and name in baselines.REMEMBER:
+                    yield Estimate(
+                        "rms", math.nan, n=nuclei, reason="predicted from the nucleus itself among others", **where
+                    )
+                else:
                     yield Estimate("rms", each[0].rms(name), method="one fit", n=nuclei, **where)
 
 
@@ -186,12 +197,14 @@ def structure(found: Found) -> Iterator[Estimate]:
                 each = [record["order"][column][who] for record in records]
                 null = float(np.mean([one[f"{what}_null"] for one in each]))
                 yield over(what, [one[what] for one in each], network=who, site=column, null=null)
-        for what in ("full", "removed", "alone"):
-            yield over(
-                "rms_helix", [record["helix"][column][what] for record in records], site=column, edit=what, split="id"
-            )
-        random = [float(np.mean(record["helix"][column]["random"])) for record in records]
-        yield over("rms_helix", random, site=column, edit="as much removed at random", split="id")
+        whole = [record["helix"][column] for record in records]
+        for part, words in (([r["wave"] for r in whole], "wave "), (whole, "")):
+            for what in ("removed", "alone"):
+                yield over("rms_helix", [r[what] for r in part], site=column, edit=f"{words}{what}", split="id")
+            for what, control in (("random", AS_MUCH), ("same", OF_THE_SAME)):
+                each = [float(np.mean(r[what])) for r in part]
+                yield over("rms_helix", each, site=column, edit=f"{words}{control}", split="id")
+        yield over("rms_helix", [r["full"] for r in whole], site=column, edit="full", split="id")
         for what in ("participation", "above"):
             yield over(what, [record["spectrum"][column][what] for record in records], network="binding", site=column)
 

@@ -13,8 +13,10 @@ from heldout.runs import Run
 from heldout.statistics.verdict import Judgement
 from heldout.studies import nuclear_baselines as baselines
 from heldout.studies.audited import CLAIMS
+from heldout.studies.nuclear_estimates import AS_MUCH, OF_THE_SAME
 from heldout.studies.nuclear_page_components import components, terms
 from heldout.studies.nuclear_page_errors import SPLITS, chart, errors
+from heldout.studies.nuclear_page_faithful import faithful, identity
 from heldout.studies.nuclear_page_helix import helix, helix_summary
 from heldout.studies.nuclear_page_primer import primer
 from heldout.studies.nuclear_page_structure import evolution, structure, topography
@@ -32,14 +34,14 @@ def nuclear_page(run: Run, config: NuclearConfig, title: str) -> Page:
         question="Do networks that predict nuclear masses hold physics that can be read, and does it hold up on other "
         "nuclei?",
         summary=tuple(summary(here)),
+        identity=identity(here),
         judgements=tuple(Judgement.from_dict(r) for r in json.loads((here.folder / CLAIMS).read_text())),
         sections=(
-            *(errors(here), chart(here), components(here), terms(here), helix(here), structure(here)),
+            *(errors(here), chart(here), components(here), faithful(here), terms(here), helix(here), structure(here)),
             *(evolution(here), topography(here), primer(here), setting(here)),
         ),
         manifest=lasting(run.manifest),
         warnings=run_warnings(run),
-        edited=False,
     )
 
 
@@ -57,9 +59,10 @@ def summary(here: Shown) -> Iterable[str]:
             )
     yield helix_summary(here)
     values = here.rows("rms_helix").set_index(["site", "edit"])["value"]
+    wave, random, same = (kev(values["n", f"wave {edit}"]) for edit in ("removed", AS_MUCH, OF_THE_SAME))
     yield (
-        f"RMS error with the neutrons' helix removed {kev(values['n', 'removed'])} keV, with as much removed at random "
-        f"{kev(values['n', 'as much removed at random'])}, with it alone {kev(values['n', 'alone'])}."
+        f"RMS error with the wave of the neutrons' helix removed {wave} keV, with as much removed at random {random}, and "
+        f"of the same components {same}; with nothing but the fitted curve {kev(values['n', 'alone'])}."
     )
     named = here.rows("networks").pivot_table(
         index="network", columns="edit", values="value", aggfunc="sum", fill_value=0
@@ -111,10 +114,8 @@ def setting(here: Shown) -> Section:
 def hyper(here: Shown) -> Table:
     """What neighbours and kernel were chosen to be."""
     rows = []
-    for name, year in (("baselines", here.config.table), ("baselines-vintage", here.config.old)):
-        chosen = json.loads((here.output(name) / baselines.CHOSEN).read_text())
-        for label in ("neighbours", "kernel"):
-            own = chosen[label]
+    for year, record in here.chosen():
+        for label, own in record.items():
             words = ", ".join(
                 f"{k} {v:g}" if isinstance(v, float | int) else f"{k} {v}" for k, v in own.items() if k not in OTHER
             )
@@ -123,7 +124,8 @@ def hyper(here: Shown) -> Table:
         title="Baselines as they were chosen",
         columns=("fitted to", "method", "chosen", "its error on train, keV", "at the edge of what was tried"),
         rows=rows,
-        caption="The error is that of nuclei left out one by one or, by vintage, chain by chain.",
+        caption="The error is that of nuclei left out one by one or, by vintage, chain by chain. At the edge: the least or "
+        "largest value that was tried, beyond which there might be a better one.",
         folded=True,
     )
 

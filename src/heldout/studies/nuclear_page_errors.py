@@ -56,7 +56,21 @@ def errors(here: Shown) -> Section:
         f"AME{here.config.new} is the first to have measured.",
     )
     there = tuple(table for table in tables if table.rows)
-    return Section("errors", "How well do networks predict masses?", text, figures=tuple(figures), tables=there)
+    title = "How well do networks predict masses?"
+    return Section("errors", title, (*text, *edges(here)), figures=tuple(figures), tables=there)
+
+
+def edges(here: Shown) -> tuple[str, ...]:
+    """What must be said where a baseline's hyperparameters are at the end of what was tried."""
+    found = [
+        f"{BASELINES[label]}, fitted to AME{year}: {', '.join(own['at_edge'])}"
+        for year, record in here.chosen()
+        for label, own in record.items()
+        if own["at_edge"]
+    ]
+    if not found:
+        return ()
+    return (f"Chosen at the end of what was tried, so that a wider choice might do better: {'; '.join(found)}.",)
 
 
 def errors_of(rows: pd.DataFrame, key: str, title: str, splits: tuple[str, ...]) -> Figure:
@@ -68,8 +82,8 @@ def errors_of(rows: pd.DataFrame, key: str, title: str, splits: tuple[str, ...])
         group="where",
         x="root mean square error, keV",
         limits="Of single networks the mean over seeds, with its interval over seeds. The others are one fit each: "
-        "nothing is said on other nuclei. Neighbours reproduce what they were given, so that their error on train is "
-        "0.",
+        "nothing is said on other nuclei. Neighbours and kernel method have each training nucleus among those "
+        "they predict it from; their errors on train would say nothing and are absent.",
         unit="networks (one network) or nuclei (others)",
     )
 
@@ -83,14 +97,15 @@ def errors_table(rows: pd.DataFrame, title: str) -> Table:
         for split in splits:
             r = found.get((name, split))
             value, between = interval(r, kev) if r else ("", "")
-            cells.append(f"{value} [{between}]" if between else value)
+            cells.append("–" if value == "none" else f"{value} [{between}]" if between else value)
         out.append((name, *cells))
     return Table(
         title=title,
         columns=("", *(SPLITS[s] for s in splits)),
         rows=out,
         caption="Root mean square error, keV, in brackets the 95% interval over seeds. Hyperparameters of networks "
-        "are fixed; those of neighbours and kernel are chosen on train.",
+        "are fixed; those of neighbours and kernel are chosen on train, where a dash stands for the two: "
+        "each training nucleus is among those they predict it from, so that their error there says nothing.",
         folded=True,
     )
 

@@ -11,8 +11,8 @@ from heldout.figures import Figure, Plane, forest, lines, plane
 from heldout.figures.page import Section, Table
 from heldout.studies.features_shown import interval
 from heldout.studies.nuclear import UNTRAINED
-from heldout.studies.nuclear_measure import ARRAYS, SHOWN_COMPONENTS, TOPOGRAPHY
 from heldout.studies.nuclear_shown import NUMBERS, Shown, spread
+from heldout.studies.nuclear_structure import ARRAYS, SHOWN_COMPONENTS, TOPOGRAPHY
 
 WHO = {"trained": "trained", UNTRAINED: "untrained"}
 NULL, OBSERVED = "95th percentile of the null", "embeddings"

@@ -59,6 +59,8 @@ class NuclearConfig(Config):
       training; `weighting`: errors count per nucleon, or in all (times A).
     - `networks`: what is trained beside ``binding``, see `NETWORKS`; `untrained`: so many networks stand beside as null.
     - `components`: how many are kept, one after another; `most` of N1; `features`: components that are read (N2, N4).
+    - `alike`: two predictions are, within so many keV per nucleon (about what networks of pilots err by); `null_draws`: of
+      noise beside each simplified network.
     - `draws`: surrogates a family and permutations; `blocks_of`: isotopic chains moved together in the null of N2.
     - `kernels`: those that the kernel baseline chooses from. `looks`: moments of training at which embeddings are kept.
       `primer`: see there.
@@ -86,6 +88,8 @@ class NuclearConfig(Config):
 
     components: Counts = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128)
     most: PositiveInt = 8
+    alike: Rate = 10.0
+    null_draws: PositiveInt = 20
     features: PositiveInt = 10
     draws: Annotated[int, Field(ge=19)] = 999
     kernels: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(KERNELS)

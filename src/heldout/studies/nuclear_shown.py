@@ -16,8 +16,8 @@ from heldout.studies import nuclear_baselines as baselines
 from heldout.studies.audited import ESTIMATES
 from heldout.studies.nuclear import JUDGE, UNTRAINED
 from heldout.studies.nuclear_judge import GATES
-from heldout.studies.nuclear_measure import ARRAYS, STRUCTURE
 from heldout.studies.nuclear_settings import NuclearConfig
+from heldout.studies.nuclear_structure import ARRAYS, STRUCTURE
 from heldout.studies.nuclear_train import PREDICTIONS
 
 NUMBERS = {"z": "protons", "n": "neutrons"}
@@ -98,6 +98,14 @@ class Shown:
         name = "baselines-vintage" if vintage else "baselines"
         record: dict[str, Any] = json.loads((self.output(name) / baselines.COMPOSITION).read_text())
         return record
+
+    def chosen(self) -> list[tuple[int, dict[str, dict[str, Any]]]]:
+        """Hyperparameters of neighbours and kernel, by the evaluation they were fitted to."""
+        found: list[tuple[int, dict[str, dict[str, Any]]]] = []
+        for name, year in (("baselines", self.config.table), ("baselines-vintage", self.config.old)):
+            record = json.loads((self.output(name) / baselines.CHOSEN).read_text())
+            found.append((year, {label: record[label] for label in baselines.REMEMBER}))
+        return found
 
 
 def kev(value: float) -> str:

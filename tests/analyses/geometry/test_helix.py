@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heldout.analyses.geometry.helix import with_helix
-from heldout.errors import ConfigError, NonFiniteError, StatisticsError
+from heldout.analyses.geometry.helix import at_random, with_helix
+from heldout.errors import ConfigError, NonFiniteError, ProxyError, StatisticsError
 from heldout.proxies.helix_fit import Floats, circle_fit, helix_fit, helix_waves, position
 
 N, D = 141, 64
@@ -187,3 +187,43 @@ def test_a_change_stays_within_the_components() -> None:
         with_helix(fit, table[1:])
     with pytest.raises(ConfigError, match="finite"):
         with_helix(fit, table, radius=np.inf)
+
+
+# -- as much at random -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beyond", [0, 2])
+def test_what_is_taken_at_random_is_as_large_and_leaves_the_polynomials(beyond: int) -> None:
+    fit = helix_fit(helix(3.6, noise=0.5), np.arange(N))
+    powers = position(fit.tokens)[:, None] ** np.arange(beyond + 1)
+    size = 0.4 * float((fit.scores**2).sum()) if beyond == 0 else 0.2 * float(((fit.scores - fit.fitted) ** 2).sum())
+    parts = [at_random(fit, size, seed=seed, beyond=beyond) for seed in range(3)]
+    for part in parts:
+        assert (part**2).sum() == pytest.approx(size, rel=1e-9)
+        np.testing.assert_allclose(powers.T @ part, 0, atol=1e-9)
+    assert not np.allclose(parts[0], parts[1])
+    np.testing.assert_array_equal(parts[2], at_random(fit, size, seed=2, beyond=beyond))
+
+
+def test_everything_beyond_the_polynomials_is_the_same_whatever_is_drawn() -> None:
+    fit = helix_fit(helix(3.6, noise=0.5), np.arange(N))
+    t = position(fit.tokens)
+    left = fit.scores - np.polynomial.polynomial.polyval(t, np.polynomial.polynomial.polyfit(t, fit.scores, 2)).T
+    size = float((left**2).sum())
+    np.testing.assert_allclose(at_random(fit, size, seed=0, beyond=2), left, atol=1e-8)
+    np.testing.assert_allclose(at_random(fit, size, seed=1, beyond=2), left, atol=1e-8)
+    with pytest.raises(ProxyError, match="cannot be taken of scores that hold"):
+        at_random(fit, 1.01 * size, seed=0, beyond=2)
+    with pytest.raises(ProxyError, match="cannot be taken"):
+        at_random(fit, 0.0, seed=0)
+
+
+def test_on_average_every_function_of_the_token_goes_alike() -> None:
+    """A draw takes of each token's row in proportion to its share, in the mean: no place on the chain is spared."""
+    rng = np.random.default_rng(3)
+    fit = helix_fit(rng.standard_normal((60, 8)), np.arange(60))
+    size = 0.5 * float((fit.scores**2).sum())
+    mean = np.mean([at_random(fit, size, seed=seed) for seed in range(400)], axis=0)
+    slope = (mean * fit.scores).sum() / (fit.scores**2).sum()
+    assert slope == pytest.approx(0.5, abs=0.02)
+    assert np.linalg.norm(mean - slope * fit.scores) < 0.1 * np.linalg.norm(fit.scores)
