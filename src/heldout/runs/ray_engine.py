@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 PATIENCE = 5.0  # seconds that a network file system may take to show a worker a folder that was just made
 ANSWER = 120.0  # seconds that a node may take to start a worker and answer
+REACH = 10.0  # seconds that a cluster's address may take to answer at all; Ray itself waits for minutes
 
 # The name is old: off, it is what makes a Ray that is started here listen on loopback only. Read when ray is imported.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -195,6 +196,8 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Modul
             stack.enter_context(_environment({"RAY_AUTH_TOKEN": _token()}, "RAY_AUTH_MODE"))
         stack.callback(ray.shutdown)
         try:
+            if address is not None:
+                _knock(address)
             with _environment(OFFLINE if address is None else {}):
                 ray.init(**options, logging_level="error")
         except Exception as error:  # Ray raises that very class where it waits in vain
@@ -206,6 +209,13 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Modul
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0"
             )
         yield ray, address is None
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nobody listens at ``host:port``; ``auto`` and the like are Ray's to find."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
 
 
 def _import_ray() -> ModuleType:
