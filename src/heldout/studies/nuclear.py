@@ -59,8 +59,9 @@ def steps(config: Config, not_judged: str) -> list[Step]:
         for network in config.networks:
             own = built | {"network": network, "seed": seed}
             add(f"train-{network}-s{seed}", train_network, own | some(*TRAINING))
-            add(f"helix-{network}-s{seed}", test_helix, own | some("draws"), f"train-{network}-s{seed}")
-        add(f"helix-{UNTRAINED}-s{seed}", test_helix, built | {"network": UNTRAINED, "seed": seed} | some("draws"))
+            add(f"helix-{network}-s{seed}", test_helix, own | some("draws"), f"train-{network}-s{seed}", version=2)
+        untrained = built | {"network": UNTRAINED, "seed": seed}
+        add(f"helix-{UNTRAINED}-s{seed}", test_helix, untrained | some("draws"), version=2)
         own, weights = built | {"seed": seed}, f"train-binding-s{seed}"
         add(f"kept-s{seed}", keep_components, own | some("components"), weights)
         for network in (n for n in READ if n in config.networks):

@@ -4,14 +4,16 @@
 - `Process`: a smooth random curve and white noise about a quadratic drift, matched to the table: a random walk
   (`walk_kernels`) or a stationary Gaussian process (`stationary_kernels`) whose smoothness and length are estimated.
 
-A process is fitted by maximum likelihood over a grid: the table beyond a quadratic in the token is diagonalised under each
-kernel, every channel a replicate. Parametric kernels that do not oscillate, on purpose: a kernel estimated freely from a
-helix has its period, draws helices, and no helix could ever beat it. Matching lag-1 autocorrelation and spectrum alone is
-not enough; without each of the following the test rejects too often where there is nothing to find:
+A process is fitted by maximum likelihood: the table beyond a quadratic in the token is diagonalised under each kernel,
+every channel a replicate. Parametric kernels that do not oscillate, on purpose: a kernel estimated freely from a helix has
+its period, draws helices, and no helix could ever beat it. Matching lag-1 autocorrelation and spectrum alone is not
+enough; without each of the following the test rejects too often where there is nothing to find:
 
 - what a straight line and a parabola explain is *held*: surrogates have the table's own, and the rest is drawn given it;
-  it is put down to a drift only where it surely exceeds what the curve brings, and speaks against lengths that would
-  bring more of it;
+- line and parabola count in the likelihood, and are a drift of their own only where a curve would have so much of them
+  once in a thousand tables (`CHANCE`). A drift seen where there is none makes the surrogates' waves too flat;
+- length and noise are searched, not read off a grid: rounded, a smooth curve's variance is off by a tenth, what line and
+  parabola exceed it by looks like a drift, and 10% of smooth curves are rejected at .05;
 - the number of dimensions in which the curve runs is matched, from the angles between its leading modes: in few it
   wanders, in many its components are cosines;
 - variance far below the noise of any table (`FLOOR`) counts as noise: likelihood would else be decided by modes that
@@ -24,10 +26,12 @@ noise such as an alternation of even and odd tokens. n tokens, D width, m = n - 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.stats import chi2
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,11 +43,13 @@ KERNELS: dict[str, Callable[[Floats], Floats]] = {  # of distance in length scal
     "gaussian": lambda d: np.exp(-(d**2) / 2),
 }
 LENGTH_RATIO = 1.15  # between neighbouring lengths of the grid, which runs from the window down to one token
-NOISE = np.geomspace(1e-6, 1e4, 81)  # the noise's variance over the curve's
+LENGTH_STEP = 3e-3  # relative, to which a length is searched between its neighbours on the grid
+NOISE = np.geomspace(5e-4, 1e4, 30)  # the noise's variance over the curve's mean one beyond the quadratic
+ZOOMS, ZOOM = 3, 11  # finer grids about the best of these, and the ratios in each
 FLOOR = 1e-3  # of the mean variance beyond the quadratic
 LEADING = 1e-2  # modes of the curve that tell its number of dimensions: those above this share of the largest,
 SIGNAL = 0.5  # and of which the curve is this share at least
-SURE = 2.0  # standard deviations above what the curve brings, from which on line and parabola are a drift of their own
+CHANCE = 1e-3  # that a curve alone has as much of a line, or of a parabola, as is put down to a drift
 FEWEST_DIMS = 3  # a curve in fewer could not be a helix, and would be no null for one
 
 
@@ -57,12 +63,14 @@ def permuted(table: Floats, rng: np.random.Generator) -> Floats:
 class Kernels:
     """Kernels over the same tokens, diagonalised beyond a quadratic; made once for many tables.
 
-    `names` and `lengths` (in tokens); `matrices` (k, n, n); `drift` (n, 2) and `beyond` (n, m), orthonormal, a line and a
-    parabola and all that is orthogonal to both and to a constant; `values` (k, m) and `modes` (k, m, m), in `beyond`.
+    `names` and `lengths` (in tokens); `distance` (n, n) between tokens; `matrices` (k, n, n); `drift` (n, 2) and `beyond`
+    (n, m), orthonormal, a line and a parabola and all that is orthogonal to both and to a constant; `values` (k, m) and
+    `modes` (k, m, m), in `beyond`.
     """
 
     names: tuple[str, ...]
     lengths: tuple[float, ...]
+    distance: Floats
     matrices: Floats
     drift: Floats
     beyond: Floats
@@ -121,20 +129,21 @@ def fit_process(table: Floats, kernels: Kernels) -> Process:
     rest = kernels.beyond.T @ table  # (m, D)
     line = kernels.drift.T @ table  # (2, D)
     power = (line**2).mean(axis=1)
-    at, curve, noise = _likeliest(rest @ rest.T / table.shape[1], power, kernels)
-    dims, channels = _dimensions(kernels.modes[at].T @ rest, curve * kernels.values[at], noise)
-    matrix = curve * kernels.matrices[at]
+    moments = _Moments(rest @ rest.T / table.shape[1], power, _sure(table.shape[1]))
+    kernel, curve, noise = _likeliest(moments, kernels)
+    dims, channels = _dimensions(kernel.modes[0].T @ rest, curve * kernel.values[0], noise)
+    matrix = curve * kernel.matrices[0]
     expected = kernels.drift.T @ matrix @ kernels.drift + noise * np.eye(2)
-    excess = power - np.diag(expected)
-    drift = np.where(excess > SURE * np.sqrt(2 / dims) * np.diag(expected), excess, 0)
+    brought = np.diag(expected)
+    drift = np.where(power > brought * _sure(dims), power - brought, 0)
     # Given some of its coordinates, a Gaussian's others have this mean and this covariance.
     cross = kernels.drift.T @ matrix @ kernels.beyond
     weights = np.linalg.solve(expected + np.diag(drift), cross)
     values, vectors = np.linalg.eigh(kernels.beyond.T @ matrix @ kernels.beyond - cross.T @ weights)
     kept = values > 1e-12 * max(float(values[-1]), 1e-300)
     return Process(
-        kernels.names[at],
-        kernels.lengths[at],
+        kernel.names[0],
+        kernel.lengths[0],
         curve,
         noise,
         drift,
@@ -150,26 +159,89 @@ def _diagonalised(tokens: Ints, names: Sequence[str], lengths: Sequence[float], 
     t = (tokens - tokens[0]) / (tokens[-1] - tokens[0])
     basis = np.linalg.qr(np.stack([np.ones_like(t), t, t**2], axis=1), mode="complete")[0]
     drift, beyond = basis[:, 1:3], basis[:, 3:]
+    distance = np.abs(tokens[:, None] - tokens).astype(np.float64)
+    return Kernels(tuple(names), tuple(lengths), distance, matrices, drift, beyond, *_eigen(matrices, beyond))
+
+
+def _eigen(matrices: Floats, beyond: Floats) -> tuple[Floats, Floats]:
     values, modes = np.linalg.eigh(beyond.T @ matrices @ beyond)
-    return Kernels(tuple(names), tuple(lengths), matrices, drift, beyond, np.clip(values, 0, None), modes)
+    return np.clip(values, 0, None), modes
 
 
-def _likeliest(gram: Floats, power: Floats, kernels: Kernels) -> tuple[int, float, float]:
-    """Which kernel, and the variances of curve and noise.
+def _only(kernels: Kernels, name: str, length: float) -> Kernels:
+    """The kernel of this name at any length, over the same tokens."""
+    matrices = KERNELS[name](kernels.distance / length)[None]
+    values, modes = _eigen(matrices, kernels.beyond)
+    return replace(kernels, names=(name,), lengths=(length,), matrices=matrices, values=values, modes=modes)
 
-    `gram` (m, m) second moments of a channel beyond line and parabola, `power` (2,) of these two. A drift may add to the
-    latter at will, so they speak only against processes that would bring more of them than there is.
+
+@dataclass(frozen=True, eq=False)
+class _Moments:
+    """What the likelihood sees of a table: second moments of a channel, `gram` (m, m) beyond line and parabola and `power`
+    (2,) of these two, and `sure`, how many times what the curve brings is put down to a drift."""
+
+    gram: Floats
+    power: Floats
+    sure: float
+
+
+def _sure(channels: int) -> float:
+    """The mean square over so many channels of variance 1 that chance exceeds with probability `CHANCE`."""
+    return float(chi2.isf(CHANCE, channels) / channels)
+
+
+def _likeliest(moments: _Moments, kernels: Kernels) -> tuple[Kernels, float, float]:
+    """The likeliest kernel, alone, and the variances of curve and noise.
+
+    The grid brackets each kernel's length, which is then searched: of a smooth curve without noise, a length rounded by a
+    few per cent puts the variance off by a tenth, and with it what of line and parabola the curve brings.
     """
+    losses = _losses(moments, kernels)[0]
+    if not set(kernels.names) <= set(KERNELS):  # a walk has no length
+        found = [kernels]
+    else:
+        found = [_searched(moments, kernels, name, losses) for name in dict.fromkeys(kernels.names)]
+    fits = [(kernel, *_losses(moments, kernel)) for kernel in found]
+    kernel, _, curve, noise = min(fits, key=lambda fit: float(fit[1][0]))
+    return kernel, float(curve[0]), float(noise[0])
+
+
+def _searched(moments: _Moments, kernels: Kernels, name: str, losses: Floats) -> Kernels:
+    """The kernel `name` at its likeliest length, between the neighbours of the best on the grid."""
+    lengths = {kernels.lengths[k]: float(losses[k]) for k, other in enumerate(kernels.names) if other == name}
+    best = min(lengths, key=lambda length: lengths[length])
+    low, high = max(best / LENGTH_RATIO, min(lengths)), min(best * LENGTH_RATIO, max(lengths))
+    search = minimize_scalar(
+        lambda log: _losses(moments, _only(kernels, name, float(np.exp(log))))[0][0],
+        bounds=(np.log(low), np.log(high)),
+        method="bounded",
+        options={"xatol": LENGTH_STEP},
+    )
+    return _only(kernels, name, float(np.exp(search.x)))
+
+
+def _losses(moments: _Moments, kernels: Kernels) -> tuple[Floats, Floats, Floats]:
+    """(k,) each kernel's -2 log likelihood a channel, up to a constant, and its variances of curve and noise.
+
+    Line and parabola count in full, for without them a long curve is taken for a shorter one; but where there is so much
+    of them that a drift is at work, more would count no further.
+    """
+    gram, power = moments.gram, moments.power
     floor = FLOOR * float(np.trace(gram)) / len(gram)
-    observed = ((gram @ kernels.modes) * kernels.modes).sum(axis=1) + floor  # (k, m)
-    shape = kernels.values[:, None, :] + NOISE[:, None]  # (k, ratios, m), for a curve of variance 1
-    scale = (observed[:, None, :] / shape).mean(axis=2)  # the maximum over the curve's variance, in closed form
-    brought = np.diagonal(kernels.drift.T @ kernels.matrices @ kernels.drift, axis1=1, axis2=2)  # (k, 2)
-    total = np.maximum(scale[:, :, None] * (brought[:, None, :] + NOISE[:, None]), power)
-    loss = np.log(shape).sum(axis=2) + len(gram) * np.log(scale) + (np.log(total) + power / total).sum(axis=2)
-    at, ratio = np.unravel_index(int(loss.argmin()), loss.shape)
-    curve = float(scale[at, ratio])
-    return int(at), curve, max(0.0, curve * float(NOISE[ratio]) - floor)
+    observed = ((gram @ kernels.modes) * kernels.modes).sum(axis=1)[:, None] + floor  # (k, 1, m)
+    mean = kernels.values.mean(axis=1)[:, None]  # (k, 1)
+    curve = (kernels.values / mean)[:, None]  # (k, 1, m), of mean variance 1
+    line = np.diagonal(kernels.drift.T @ kernels.matrices @ kernels.drift, axis1=1, axis2=2) / mean  # (k, 2)
+    ratios, step = np.tile(NOISE, (len(mean), 1)), np.log(NOISE[1] / NOISE[0])
+    for _ in range(ZOOMS + 1):
+        shape = curve + ratios[:, :, None]  # (k, ratios, m)
+        scale = (observed / shape).mean(axis=2)  # the maximum over the curve's variance, in closed form
+        total = np.maximum(scale[:, :, None] * (line[:, None] + ratios[:, :, None]), power / moments.sure)
+        loss = np.log(shape).sum(axis=2) + len(gram) * np.log(scale) + (np.log(total) + power / total).sum(axis=2)
+        best = loss.argmin(axis=1)[:, None]
+        ratio, scales, least = (np.take_along_axis(x, best, axis=1) for x in (ratios, scale, loss))  # (k, 1)
+        ratios, step = ratio * np.exp(step * np.linspace(-1, 1, ZOOM)), 2 * step / (ZOOM - 1)
+    return least[:, 0], (scales / mean)[:, 0], np.clip(scales * ratio - floor, 0, None)[:, 0]
 
 
 def _dimensions(modes: Floats, curve: Floats, noise: float) -> tuple[int, Floats | None]:
