@@ -4,7 +4,7 @@
     trained.networks[3], trained.histories[3], trained.how
 
 On an accelerator, which one small network leaves idle, they are one computation (`heldout.training.stacked`). On a CPU
-it depends: `benchmarks/stacked.py` has small networks up to twice as fast side by side, and larger ones, whose matrix
+it depends: `benchmarks/stacked.py` has small networks up to 1.8 times as fast side by side, and larger ones, whose matrix
 products keep a core busy by themselves, slower. So a few updates of copies are timed both ways first.
 """
 
@@ -24,7 +24,7 @@ from heldout.training.history import History
 from heldout.training.loop import Evaluate, Loss, Progress, Until, train
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
-from heldout.training.stacked import Batches, Stack, train_stacked
+from heldout.training.stacked import Batches, Stack, shapes, train_stacked
 
 How = Literal["auto", "stacked", "one by one"]
 HOW: tuple[How, ...] = ("auto", "stacked", "one by one")
@@ -116,11 +116,12 @@ def _each(stack: Stack, evaluate: Evaluate) -> Mapping[str, list[float]]:
 def _stacking_pays(
     networks: Sequence[nn.Module], batches: Any, loss: Loss, settings: TrainSettings, device: str
 ) -> bool:
-    """Always on an accelerator; on a CPU where some updates of copies say so, the ways taken in turns."""
+    """Not where batches differ in shape from seed to seed; else always on an accelerator, and on a CPU where some updates of
+    copies say so, the ways taken in turns."""
+    if not callable(batches) and any(len({shapes(each(step)) for each in batches}) > 1 for step in range(TRIAL_STEPS)):
+        return False
     if not device.startswith("cpu"):
         return True
-    if not callable(batches) and len({len(each(step)) for each in batches for step in range(TRIAL_STEPS)}) > 1:
-        return False  # shapes differ from seed to seed
     few = replace(settings, steps=TRIAL_STEPS, warmup=0, evaluate_every=None)
 
     def stacked() -> None:
