@@ -16,6 +16,7 @@ from torch import Tensor
 from heldout.analyses.estimates import Column, Scores
 from heldout.analyses.geometry.kept import kept
 from heldout.analyses.geometry.passes import predict
+from heldout.analyses.summary import label
 from heldout.evidence import Estimate
 from heldout.networks.token_mlp import TokenMLP
 from heldout.proxies.helix_fit import helix_fit
@@ -226,6 +227,13 @@ def test_gaps_are_from_nuclei_held_out_at_random_to_later_ones(at: Path, estimat
 
 def test_noise_is_as_often_alike_as_what_it_stands_beside_or_says_why_not(at: Path) -> None:
     record = json.loads((at / "faithful-vintage-s100" / RECORD).read_text())
-    for null in record["nulls"]:
-        assert abs(null["agreement"] - null["target"]) <= 0.01 or "no noise matches" in null["reason"]
+    found, matched = scores(at, "vintage", 100), []
+    for pick, null in zip(record["chosen"], record["nulls"], strict=True):
+        assert (abs(null["agreement"] - null["target"]) > 0.01) == ("no noise matches" in null["reason"])
+        own, noise = (label(pick["family"] + more, pick["parameter"]) for more in ("", "+null"))
+        assert null["target"] == pytest.approx(found[pick["site"], own, "id"]["same"])
+        if not null["reason"]:  # two draws, other ones than the scale was chosen by
+            assert found[pick["site"], noise, "id"]["same"] == pytest.approx(null["target"], abs=0.1)
+            matched.append(null["target"])
+    assert min(matched) < 0.9  # of noise so small that all are alike, nothing would be told
     assert {null["site"] for null in record["nulls"]} == {LAYER, TABLES}

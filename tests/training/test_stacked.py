@@ -123,7 +123,7 @@ def test_each_network_may_have_its_own_order() -> None:
     with pytest.raises(ConfigError, match="a stack of 3 networks needs as many orders of batches, got 2"):
         train_stacked(stack, orders[:2], cross_entropy, settings=ADAMW)
     uneven = [shuffled(blobs(), 15 + s, seed=s) for s in SEEDS]
-    with pytest.raises(ConfigError, match=r"step 0 have different sizes, \[15, 16, 17\]"):
+    with pytest.raises(ConfigError, match=r"step 0 have different sizes, .*\(15, 6\).* and .*\(16, 6\)"):
         train_stacked(stack, uneven, cross_entropy, settings=ADAMW)
 
 

@@ -71,7 +71,16 @@ def test_a_network_that_has_ended_stays_as_it_was() -> None:
     def until(history: History) -> bool:
         return abs(history.last("all/norm") - first) < 1e-3 * first
 
-    stacked, single = (trained(how, evaluate=weight, until=until) for how in ("stacked", "one by one"))
+    seen: list[float] = []
+
+    def watched(network: nn.Module) -> dict[str, float]:
+        found = weight(network)
+        seen.append(found["all/norm"])
+        return found
+
+    stacked = trained("stacked", evaluate=watched, until=until)
+    single = trained("one by one", evaluate=weight, until=until)
+    assert len({*seen[2 * len(SEEDS) :: len(SEEDS)]}) == 1  # what is looked at later is seed 0 as it ended
     assert stacked.histories[0].rows[-1][0] == 10
     assert {history.rows[-1][0] for history in stacked.histories} == {10, 30}
     for ours, theirs, a, b in zip(stacked.histories, single.histories, stacked.networks, single.networks, strict=True):
@@ -104,15 +113,18 @@ def test_auto_takes_the_faster_and_says_which(monkeypatch: pytest.MonkeyPatch) -
     assert one.how == "one by one"
 
 
-def test_orders_of_other_shapes_are_not_stacked() -> None:
-    orders = [lambda step, n=n: batch_of(n) for n in (3, 4, 5)]
-    done = train_together(make, SEEDS, orders, cross_entropy, settings=replace(SETTINGS, steps=3))
-    assert done.how == "one by one"
+@pytest.mark.parametrize("sizes", [[(3, 6), (4, 6), (5, 6)], [(4, 6), (4, 5), (4, 6)]], ids=["items", "positions"])
+def test_orders_of_other_shapes_are_not_stacked(sizes: list[tuple[int, int]]) -> None:
+    orders = [lambda step, n=n, t=t: batch_of(n, t) for n, t in sizes]
+    settings = replace(SETTINGS, steps=3)
+    assert train_together(make, SEEDS, orders, cross_entropy, settings=settings).how == "one by one"
+    with pytest.raises(ConfigError, match=r"batches of step 0 have different sizes, .* one by one"):
+        train_together(make, SEEDS, orders, cross_entropy, settings=settings, how="stacked")
 
 
-def batch_of(n: int) -> Batch:
-    tokens = torch.zeros(n, 6, dtype=torch.int64)
-    return Batch(tokens, torch.arange(n), tokens)
+def batch_of(items: int, positions: int) -> Batch:
+    tokens = torch.zeros(items, positions, dtype=torch.int64)
+    return Batch(tokens, torch.arange(items), tokens)
 
 
 def test_what_is_not_accepted() -> None:

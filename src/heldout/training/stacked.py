@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from heldout.errors import ConfigError, NetworkError, NonFiniteError
 from heldout.tasks.base import Batch
@@ -182,6 +182,7 @@ def train_stacked(
             total += found
             count += 1
             if done in due:
+                _restore(stack, ended)
                 _record(histories, done, stack, evaluate, total / count, ended)
                 if until is not None:
                     now = {i for i, history in enumerate(histories) if i not in ended and until(history)}
@@ -194,10 +195,15 @@ def train_stacked(
                 progress(done, settings.steps, float(found.mean()))
             if len(ended) == len(stack):
                 break
-    for i, state in ended.items():
-        stack.set_state(i, state)
+    _restore(stack, ended)
     stack.train(False)
     return histories
+
+
+def _restore(stack: Stack, ended: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Networks that have ended as they were then."""
+    for i, state in ended.items():
+        stack.set_state(i, state)
 
 
 def _moments(settings: TrainSettings, at: Sequence[int] | None) -> set[int]:
@@ -231,11 +237,20 @@ def _record(
 
 def _together(batches: Sequence[Batch], step: int) -> Batch:
     """One batch with S first of the batches of S networks."""
-    sizes = {len(batch) for batch in batches}
+    sizes = {shapes(batch) for batch in batches}
     if len(sizes) > 1:
-        raise ConfigError(f"training: the networks' batches of step {step} have different sizes, {sorted(sizes)}")
+        one, other = sorted(sizes)[:2]
+        raise ConfigError(
+            f"training: the networks' batches of step {step} have different sizes, {list(one)} and {list(other)}; "
+            "give batches of one size, or train the networks one by one"
+        )
     parts = [_fields(batch) for batch in batches]
     return Batch(**tree_map(lambda *tensors: torch.stack(tensors), *parts))
+
+
+def shapes(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    """Those of all tensors of a batch."""
+    return tuple(tuple(tensor.shape) for tensor in tree_leaves(_fields(batch)))
 
 
 def _fields(batch: Batch) -> dict[str, Any]:
