@@ -16,6 +16,7 @@ from heldout.analyses.faithfulness import Subject
 from heldout.analyses.faithfulness import faithfulness as examine
 from heldout.analyses.summary import Chosen
 from heldout.analyses.tables import Folder, Sink
+from heldout.errors import ProxyError
 from heldout.statistics.rule import MeanTest
 from heldout.studies.matrix_evidence import DRAWS, Asked, Evidence, table
 from heldout.studies.matrix_material import Material
@@ -85,8 +86,14 @@ def examined(
         batch_size=m.batch_size,
     )
 
+    unfit: dict[str, str] = {}
+
     def build(subject: Subject, split: Split, oracle: bool, wanted: Wanted | None) -> list[Edit]:
-        return audited(m, subject.network, split, sizes(s["ranks"], width))
+        found, without = audited(m, subject.network, split, sizes(s["ranks"], width))
+        unfit.update(without)
+        if HEADLINE in without:
+            raise ProxyError(without[HEADLINE])
+        return found
 
     record = audit(subject, splits, plan, build, sink, seed=m.seeds[i])
     edits, missing = beside(m, subject.network, splits[m.fit], s["ranks"], width)
@@ -94,7 +101,7 @@ def examined(
     outcome = examine(subject, on, edits, sink, batch_size=m.batch_size)
     others = replace(plan, families=tuple(dict.fromkeys((*SITE, *ATTENTION))))
     record["chosen"] += [choice.row() for choice in choose(edits, outcome, others)]
-    return record, missing
+    return record, unfit | missing
 
 
 def lines_of(records: Records) -> list[tuple[str, str]]:

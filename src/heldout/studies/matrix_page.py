@@ -130,8 +130,8 @@ def networks(here: Shown) -> Section:
         title="Rows",
         columns=("network", "study", "preset", "read at", "shifted split", "unit"),
         rows=rows,
-        caption=f"{here.config.seeds} training seeds each. Sites are what the output is read from. The networks are those "
-        "of runs of their studies with the same preset and seeds.",
+        caption=f"{here.config.seeds} training seeds each; claims have all that their study has. Sites are what the output "
+        "is read from. The networks are those of runs of their studies with the same preset and seeds.",
     )
     return Section("networks", "The networks", (), tables=(table,))
 

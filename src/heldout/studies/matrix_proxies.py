@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from heldout.activations.edits import Edit
-from heldout.errors import ProxyError
+from heldout.errors import ConfigError, ProxyError
 from heldout.networks.encoder_decoder import CrossAttention
 from heldout.networks.transformer import Attention
 from heldout.proxies.attention import attention_edits
@@ -45,10 +45,13 @@ def sizes(ranks: Sequence[int], width: int) -> tuple[int, ...]:
     return (*(rank for rank in ranks if rank < width), width)
 
 
-def audited(m: Material, network: nn.Module, fit: Split, ranks: Sequence[int]) -> list[Edit]:
+def audited(m: Material, network: nn.Module, fit: Split, ranks: Sequence[int]) -> Made:
     """Those that have a null, fitted on `fit`."""
-    families = [Family(name, tuple(ranks), options=PROBES if name == "ib" else {}) for name in AUDITED]
-    return fit_edits(network, fit, [m.site], families, sample=SAMPLE, batch_size=m.batch_size, device=m.device)
+
+    def at_site(families: Sequence[Family]) -> list[Edit]:
+        return fit_edits(network, fit, [m.site], families, sample=SAMPLE, batch_size=m.batch_size, device=m.device)
+
+    return each_family([Family(n, tuple(ranks), options=PROBES if n == "ib" else {}) for n in AUDITED], at_site)
 
 
 def beside(m: Material, network: nn.Module, fit: Split, ranks: Sequence[int], width: int) -> Made:
@@ -88,12 +91,12 @@ def each_family(families: Sequence[Family], fit: Callable[[Sequence[Family]], li
     """What `fit` makes of all families, in one pass if it can; else of each that can be fitted, and why others cannot."""
     try:
         return fit(families), {}
-    except ProxyError:
+    except (ProxyError, ConfigError):  # the latter where one derivative would not fit into memory
         edits, missing = [], {}
         for one in families:
             try:
                 edits += fit([one])
-            except ProxyError as error:
+            except (ProxyError, ConfigError) as error:
                 missing[one.name] = str(error)
         return edits, missing
 
