@@ -21,11 +21,15 @@ from heldout.runs.run import LOSSES
 
 PAUSE = 0.2  # seconds a step; with the start of two workers the study takes about one and a half
 REPEATS = 20
+# A test run in the background of a shell ignores Ctrl-C, and hands that down; a driver at a terminal does not.
+DRIVER = """
+import signal; signal.signal(signal.SIGINT, signal.default_int_handler)
+import sys, dummy_study; dummy_study.main(*sys.argv[1:])
+"""
 
 
 def start(out: Path) -> subprocess.Popen[bytes]:
-    code = "import sys, dummy_study; dummy_study.main(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(out), str(PAUSE)]
+    command = [sys.executable, "-c", DRIVER, str(out), str(PAUSE)]
     return subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.PIPE, start_new_session=True)
 
 
