@@ -22,7 +22,7 @@ from heldout.studies.matrix_activations import features, similarity
 from heldout.studies.matrix_answers import geometry, rule
 from heldout.studies.matrix_evidence import Asked, Evidence
 from heldout.studies.matrix_faithfulness import faithfulness
-from heldout.studies.matrix_material import Material, Stimuli, halves
+from heldout.studies.matrix_material import Material, Networks, Stimuli, halves
 from heldout.studies.matrix_proxies import each_family, last_attention
 from heldout.studies.matrix_removal import directions, removal
 from heldout.tasks.modular import Modular, ModularSettings
@@ -70,8 +70,10 @@ def planted(*, right: bool, seeds: int = 2) -> Material:
     return Material(
         row="modular",
         seeds=list(range(seeds)),
-        trained=[Planted(right=right, seed=seed).eval() for seed in range(seeds)],
-        untrained=[Planted(right=False, seed=100 + seed).eval() for seed in range(seeds)],
+        networks=Networks(
+            [Planted(right=right, seed=seed).eval() for seed in range(seeds)],
+            [Planted(right=False, seed=100 + seed).eval() for seed in range(seeds)],
+        ),
         site="seen",
         splits=task.splits,
         fit="train",

@@ -16,7 +16,8 @@ from heldout.report.render import render
 from heldout.runs import Run, execute
 from heldout.runs.steps import check_steps, step_keys
 from heldout.statistics.rule import mean_test
-from heldout.statistics.verdict import Finding, judge
+from heldout.statistics.verdict import Finding, Judgement, judge
+from heldout.studies.audited import CLAIMS
 from heldout.studies.base import SMOKE, find_study
 from heldout.studies.matrix import STUDY, MatrixConfig, cells
 from heldout.studies.matrix_activations import spread
@@ -224,14 +225,14 @@ def test_cells_say_what_their_analyses_say(run: Run) -> None:
     folders = {f"weights-{seed}": run.output(f"digits-train-mlp-s{seed}") for seed in (0, 1)}
     here = material("digits", settings["trained"], folders, [0, 1], "cpu")
     stimuli = here.stimuli["id"].first(settings["items"])
-    one, other = (here.read(network, stimuli) for network in here.trained)
+    one, other = (here.read(network, stimuli) for network in here.networks.trained)
     found = measure(here, Asked({"items": settings["items"], "permutations": 19}, Path()))
     assert found.value == pytest.approx(similarity(one, other), rel=1e-12)
     assert found.n == len(stimuli.split) == settings["items"]
     own = Evidence.read(Path(run.output("matrix-digits-degeneracy")))
     by_hand = [
         (spread(here.read(a, stimuli))[0] - spread(here.read(b, stimuli))[0]) / 64
-        for a, b in zip(here.trained, here.untrained, strict=True)
+        for a, b in zip(here.networks.trained, here.networks.untrained, strict=True)
     ]
     assert own.by_seed == pytest.approx(by_hand, rel=1e-12)
 
@@ -253,7 +254,7 @@ def test_the_removal_of_a_run_is_that_of_its_networks(run: Run) -> None:
     coding = Coding.fit(fit.labels, fit.kinds)
     rows = Evidence.read(Path(run.output("matrix-digits-removal"))).tables[0]["rows"]
     batch = test.items.take(np.arange(len(test)))
-    for network, row in zip(here.trained, rows, strict=True):
+    for network, row in zip(here.networks.trained, rows, strict=True):
         moments = moments_of(here.read(network, fit), coding.encode(fit.labels))
         basis, mean = directions(moments, coding.columns("digit")), moments.mean()[1]
         assert basis @ basis.T == pytest.approx(np.eye(7), abs=1e-9)  # of ten digits two are not fitted on
@@ -291,3 +292,20 @@ def test_the_whole_smoke_page(tmp_path: Path) -> None:
     }
     assert all(math.isfinite(e.value) != bool(e.reason) for e in evidence.values())
     render(page)
+
+    # A claim's cell is what the study itself finds, to the last digit.
+    ours = {(CLAIMED[cell].study, j.id): j for cell, j in zip(CLAIMED, page.judgements, strict=True)}
+    for name in dict.fromkeys(study for study, _ in ours):
+        study = find_study(name)
+        given = study_config(name, config.networks, config.seeds, config.first_seed)
+        run = execute(name, study.steps(given, "smoke"), out=tmp_path / name, engine="local", workers=2, progress=None)
+        for record in json.loads((run.output(f"{name}-judge") / CLAIMS).read_text()):
+            theirs = Judgement.from_dict(record)
+            if (name, theirs.id) in ours:
+                mine = ours.pop((name, theirs.id))
+                for field in ("value", "low", "high", "p"):
+                    assert getattr(mine, field) == pytest.approx(getattr(theirs, field), rel=1e-12, nan_ok=True), (
+                        theirs.id
+                    )
+                assert {(g.name, g.passed) for g in mine.gates} == {(g.name, g.passed) for g in theirs.gates}
+    assert not ours

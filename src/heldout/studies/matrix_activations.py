@@ -31,7 +31,7 @@ def degeneracy(m: Material, asked: Asked) -> Evidence:
     """Effective dimension of the site's activations, trained against untrained."""
     stimuli = m.stimuli["id"].first(asked.settings["items"])
     rows, theta = [], []
-    for seed, *both in zip(m.seeds, m.trained, m.untrained, strict=True):
+    for seed, *both in zip(m.seeds, m.networks.trained, m.networks.untrained, strict=True):
         trained, untrained = (spread(m.read(network, stimuli)) for network in both)
         width = trained[1]
         theta.append((trained[0] - untrained[0]) / width)
@@ -60,7 +60,8 @@ def similarity(m: Material, asked: Asked) -> Evidence:
         raise StatisticsError("one seed: there is no other network to compare with")
     stimuli = m.stimuli["id"].first(asked.settings["items"])
     own, before = (
-        alike([m.read(n, stimuli) for n in networks], asked.settings) for networks in (m.trained, m.untrained)
+        alike([m.read(n, stimuli) for n in networks], asked.settings)
+        for networks in (m.networks.trained, m.networks.untrained)
     )
     detail = table(
         "Networks of different seeds",
@@ -99,7 +100,7 @@ def features(m: Material, asked: Asked) -> Evidence:
     sums: list[np.ndarray] = []
     nulls: list[float] = []
     rows = []
-    for seed, network in zip(m.seeds, m.trained, strict=True):
+    for seed, network in zip(m.seeds, m.networks.trained, strict=True):
         asked.progress(len(nulls), len(m.seeds), f"seed {seed}")
         x, y = m.read(network, fit), m.read(network, test)
         errors = score(moments_of(x, design), y, there, coding)

@@ -20,7 +20,7 @@ def rule(m: Material, asked: Asked) -> Evidence:
     tested = [m.splits[name] for name in dict.fromkeys(("id", m.shifted))]
     theta: list[float] = []
     rows, pairs = [], 0
-    for seed, network in zip(m.seeds, m.trained, strict=True):
+    for seed, network in zip(m.seeds, m.networks.trained, strict=True):
         asked.progress(len(theta), len(m.seeds), f"seed {seed}")
         operands, answers = [], []
         for split in tested:
@@ -62,7 +62,7 @@ def geometry(m: Material, asked: Asked) -> Evidence:
     """Whether the embeddings of numbers lie in their order: digits on a line, residues on a circle."""
     draws = asked.settings["permutations"]
     theta, rows = [], []
-    for seed, *both in zip(m.seeds, m.trained, m.untrained, strict=True):
+    for seed, *both in zip(m.seeds, m.networks.trained, m.networks.untrained, strict=True):
         found = []
         for network in both:
             if m.row == "modular":

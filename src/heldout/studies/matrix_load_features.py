@@ -33,8 +33,7 @@ def features(row: str, s: Settings, folders: Folders, seeds: Sequence[int], devi
     return Material(
         row=row,
         seeds=seeds,
-        trained=networks.trained,
-        untrained=networks.untrained,
+        networks=networks,
         site=f"hidden.{len(condition.hidden) - 1}",
         splits=splits,
         fit="val",

@@ -40,8 +40,7 @@ def arithmetic(row: str, s: Settings, folders: Folders, seeds: Sequence[int], de
     return Material(
         row=row,
         seeds=seeds,
-        trained=networks.trained,
-        untrained=networks.untrained,
+        networks=networks,
         site=f"blocks.{layers - 1}",
         splits=splits | {"train": everywhere(task.splits["train"])},
         fit="train",
@@ -64,8 +63,7 @@ def modular(row: str, s: Settings, folders: Folders, seeds: Sequence[int], devic
     return Material(
         row=row,
         seeds=seeds,
-        trained=networks.trained,
-        untrained=networks.untrained,
+        networks=networks,
         site="mlp",
         splits=splits,
         fit="train",
@@ -96,8 +94,7 @@ def nuclear(row: str, s: Settings, folders: Folders, seeds: Sequence[int], devic
     return Material(
         row=row,
         seeds=seeds,
-        trained=networks.trained,
-        untrained=networks.untrained,
+        networks=networks,
         site=PENULTIMATE,
         splits=task.splits,
         fit="train",

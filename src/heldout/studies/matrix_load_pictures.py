@@ -14,6 +14,7 @@ from heldout.studies.matrix_joint import Joint
 from heldout.studies.matrix_material import (
     Folders,
     Material,
+    Networks,
     Settings,
     Stimuli,
     each,
@@ -37,8 +38,7 @@ def digits(row: str, s: Settings, folders: Folders, seeds: Sequence[int], device
     return Material(
         row=row,
         seeds=seeds,
-        trained=networks.trained,
-        untrained=networks.untrained,
+        networks=networks,
         site=LAST[s["network"]],
         splits=splits,
         fit="fit",
@@ -64,9 +64,12 @@ def images(row: str, s: Settings, folders: Folders, seeds: Sequence[int], device
     half = halves(test)
     splits = {"val": val, "combinations": combinations}
     splits |= {name: test.subset(at, name=name) for name, at in half.items()}
-    networks = networks_of(lambda seed: built({**s, "seed": seed}), each(folders, seeds), device)
+    trained, untrained = networks_of(lambda seed: built({**s, "seed": seed}), each(folders, seeds), device)
     labels = {"fit": table(task, "val")}
     labels["id"] = {name: values[half["id"]] for name, values in table(task, "test").items()}
+
+    def behind(networks: list[nn.Module]) -> list[nn.Module]:
+        return [Behind(network, pictures, device).eval() for network in networks]
 
     def stimuli(name: str, of: str) -> Stimuli:
         return plain(splits[of], labels[name], **dict.fromkeys(labels[name], "categorical"))
@@ -74,8 +77,7 @@ def images(row: str, s: Settings, folders: Folders, seeds: Sequence[int], device
     return Material(
         row=row,
         seeds=seeds,
-        trained=[Behind(network, pictures, device).eval() for network in networks.trained],
-        untrained=[Behind(network, pictures, device).eval() for network in networks.untrained],
+        networks=Networks(behind(trained), behind(untrained)),
         site="pool",
         splits=splits,
         fit="val",

@@ -40,8 +40,7 @@ def dyck(row: str, s: Settings, folders: Folders, seeds: Sequence[int], device: 
     return Material(
         row=row,
         seeds=seeds,
-        trained=networks.trained,
-        untrained=networks.untrained,
+        networks=networks,
         site=f"blocks.{s['network']['layers'] - 1}",
         splits=splits | {"fit": everywhere(splits["fit"])},
         fit="fit",
@@ -77,8 +76,7 @@ def code(row: str, s: Settings, folders: Folders, seeds: Sequence[int], device: 
     return Material(
         row=row,
         seeds=seeds,
-        trained=networks.trained,
-        untrained=networks.untrained,
+        networks=networks,
         site=f"blocks.{s['shape']['layers'] - 1}",
         splits=splits,
         fit="fit",
@@ -111,8 +109,7 @@ def sequences(row: str, s: Settings, folders: Folders, seeds: Sequence[int], dev
     return Material(
         row=row,
         seeds=seeds,
-        trained=networks.trained,
-        untrained=networks.untrained,
+        networks=networks,
         site="decoder_norm",
         splits=splits,
         fit="val",

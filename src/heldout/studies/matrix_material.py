@@ -48,16 +48,21 @@ class Stimuli:
         return replace(self, split=self.split.subset(chosen), place=place, labels=labels)
 
 
+class Networks(NamedTuple):
+    """One a seed, and the same as they were initialised."""
+
+    trained: list[nn.Module]
+    untrained: list[nn.Module]
+
+
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What cells of one row read: a network a seed (`trained`, and the same before training), where (`site`) and how its
-    predictions are scored; `splits` by name, of which `fit`, `select` and `shifted` name three (the reference is ``id``);
-    `stimuli` of ``fit`` and ``id``."""
+    """What cells of one row read: `networks`, where (`site`) and how predictions are scored; `splits` by name, of which
+    `fit`, `select` and `shifted` name three (the reference is ``id``); `stimuli` of ``fit`` and ``id``."""
 
     row: str
     seeds: Sequence[int]
-    trained: Sequence[nn.Module]
-    untrained: Sequence[nn.Module]
+    networks: Networks
     site: str
     splits: Mapping[str, Split]
     fit: str
@@ -84,16 +89,9 @@ class Material:
 
     def subject(self, i: int) -> Subject:
         """The i-th trained network with how its predictions are scored; the scale of numbers is that of its own on id."""
-        network = self.trained[i]
+        network = self.networks.trained[i]
         scoring = calibrated(self.scoring, network, self.splits["id"], batch_size=self.batch_size, device=self.device)
         return Subject(network, self.row, self.row, self.seeds[i], scoring, device=self.device)
-
-
-class Networks(NamedTuple):
-    """One a seed."""
-
-    trained: list[nn.Module]
-    untrained: list[nn.Module]
 
 
 def networks_of(build: Callable[[int], nn.Module], weights: Mapping[int, Path], device: str) -> Networks:

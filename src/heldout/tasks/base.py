@@ -7,6 +7,7 @@ tensors (`Rectangular`) or sentences of many lengths (`Ragged`) and nothing else
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -90,7 +91,7 @@ class Items(Protocol):
         ...
 
 
-class Derived:
+class Derived(ABC):
     """`Items` made of other `items`, as many and as long: what a subclass has to say is how they are taken."""
 
     def __init__(self, items: Items) -> None:
@@ -103,8 +104,9 @@ class Derived:
     def lengths(self) -> np.ndarray:
         return self.items.lengths
 
+    @abstractmethod
     def take(self, index: np.ndarray) -> Batch:
-        raise NotImplementedError
+        """See `Items`."""
 
 
 class Rectangular:
