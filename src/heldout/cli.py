@@ -75,6 +75,10 @@ def run(
     address: Address = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, ...")] = "auto",
     fresh: Annotated[list[str] | None, typer.Option(help="Steps to compute again (a pattern); repeatable.")] = None,
+    together: Annotated[
+        bool | None,
+        typer.Option("--together/--apart", help="Train seeds as one computation, where it can be; so on accelerators."),
+    ] = None,
 ) -> None:
     """Run a study, or go on with it, and write its page."""
     from heldout.studies.running import run_study
@@ -90,6 +94,7 @@ def run(
         address=address,
         device=device,
         fresh=fresh or [],
+        together=together,
     )
     _report(finished.path, claims=True)
 

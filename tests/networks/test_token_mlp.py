@@ -251,3 +251,12 @@ def test_it_runs_under_vmap_as_alone() -> None:
     train(networks[1], shuffled(curved(), 60, seed=0), squared_error(), settings=SETTINGS)
     assert isinstance(stack.network(1), nn.Module)
     torch.testing.assert_close(stack.network(1)(pairs()), networks[1](pairs()), rtol=1e-4, atol=1e-3)
+
+
+def test_tokens_are_checked_except_under_vmap_where_nothing_may_depend_on_data() -> None:
+    network = initialised(lambda: TokenMLP((3, 4), width=8, blocks=1), 0)
+    outside = torch.tensor([[[1, 9]], [[2, 1]]])
+    with pytest.raises(NetworkError, match="token 9 in column 1"):
+        network._check_range(outside[0])
+    seen = torch.func.vmap(lambda tokens: network._check_range(tokens) or tokens)(outside)
+    assert torch.equal(seen, outside)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,26 @@ def linger(ctx: StepContext) -> None:
     for i in range(parts):
         time.sleep(ctx.settings.get("pause", 0) / parts)
         ctx.progress(i + 1, parts, "lingering")
+
+
+def samples(contexts: Sequence[StepContext]) -> None:
+    """What `sample` does, for several steps; each says with how many others it was computed."""
+    for ctx in contexts:
+        if ctx.settings.get("counter"):
+            suicide(ctx)
+        sample(ctx)
+        ctx.log({"together": len(contexts)})
+
+
+def totals(contexts: Sequence[StepContext]) -> None:
+    for ctx in contexts:
+        total(ctx)
+        ctx.log({"together": len(contexts)})
+
+
+def fails_together(contexts: Sequence[StepContext]) -> None:
+    """Fail as `nonfinite` does."""
+    nonfinite(contexts[1])
 
 
 def environment(ctx: StepContext) -> None:

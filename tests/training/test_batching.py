@@ -69,6 +69,22 @@ def test_items_of_one_size_are_cut_from_one_permutation() -> None:
     assert torch.equal(batches(0).inputs, batches(0).index)
 
 
+def test_aligned_batches_have_one_shape_for_all_seeds_and_items_of_their_own() -> None:
+    lengths = np.random.default_rng(0).integers(1, 60, 3_000)
+    split = Split("train", "fit", Sized(lengths))
+    a, b, again = (shuffled(split, 400, seed=seed, aligned=True) for seed in (0, 1, 0))
+    shapes = [[(len(i := batches.index(step)), int(lengths[i].max())) for step in range(500)] for batches in (a, b)]
+    assert shapes[0] == shapes[1]
+    assert len(set(shapes[0][:20])) > 10, "long and short sentences must follow each other"
+    epoch = len(a.plan(0))
+    assert shapes[0][:epoch] != shapes[0][epoch : 2 * epoch]
+    assert not any(np.array_equal(np.sort(a.index(step)), np.sort(b.index(step))) for step in range(200))
+    assert np.array_equal(a.index(177), again.index(177))
+    np.testing.assert_array_equal(np.sort(np.concatenate(b.plan(1))), np.arange(len(lengths)))
+    own = shuffled(split, 400, seed=1)
+    assert [len(own.index(step)) for step in range(200)] != [n for n, _ in shapes[1][:200]]
+
+
 def test_seeds_give_other_orders() -> None:
     a, b = (shuffled(images(64), 64, seed=seed).index(0) for seed in (0, 1))
     assert not np.array_equal(a, b)

@@ -14,6 +14,7 @@ from heldout.tasks.base import Batch, Rectangular, Split
 from heldout.training import together
 from heldout.training.batching import shuffled
 from heldout.training.history import History
+from heldout.training.loop import train
 from heldout.training.losses import cross_entropy
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
@@ -101,6 +102,30 @@ def test_all_ended_ends_the_stack() -> None:
     )
     assert max(calls) == 9
     assert [history.rows[-1][0] for history in done.histories] == [10, 10, 10]
+
+
+def test_a_seed_is_trained_as_train_does_it() -> None:
+    """Bit for bit, dropout and all: the seed takes the place of the settings' own."""
+
+    def noisy() -> Transformer:
+        return Transformer(7, width=16, layers=1, heads=2, max_length=6, dropout=0.3)
+
+    network = initialised(noisy, 3)
+    history = train(network, batches(), cross_entropy, settings=replace(SETTINGS, seed=3))
+    for how in together.HOW:
+        one = train_together(noisy, [3], batches(), cross_entropy, settings=SETTINGS, how=how)
+        assert furthest(one.networks[0], network) == 0
+        assert one.histories[0].rows == history.rows
+        assert one.how == "one by one"
+    several = train_together(noisy, [2, 3], batches(), cross_entropy, settings=SETTINGS, how="one by one")
+    assert furthest(several.networks[1], network) == 0
+
+
+@pytest.mark.parametrize("how", ["stacked", "one by one"])
+def test_each_seed_may_be_looked_at_on_its_own(how: How) -> None:
+    looks = [lambda network, i=i: {"own/number": i + 0 * weight(network)["all/norm"]} for i in range(3)]
+    done = trained(how, evaluate=looks)
+    assert [history.last("own/number") for history in done.histories] == [0, 1, 2]
 
 
 def test_auto_takes_the_faster_and_says_which(monkeypatch: pytest.MonkeyPatch) -> None:

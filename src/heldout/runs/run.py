@@ -20,7 +20,7 @@ from heldout.runs.directory import RUN_FORMAT, Run, RunWriter, locked
 from heldout.runs.engine import Engine, make_engine
 from heldout.runs.progress import Listener, listening
 from heldout.runs.provenance import source_hash, versions
-from heldout.runs.steps import Step, and_dependents, check_steps, step_keys
+from heldout.runs.steps import Step, and_dependents, check_steps, companions, name_of, step_keys
 from heldout.runs.store import Store
 from heldout.runs.worker import Job, perform, revive
 
@@ -43,6 +43,7 @@ def execute(
     fresh: Iterable[str] = (),
     verify: bool = False,
     manifest: Mapping[str, Any] | None = None,
+    together: bool | None = None,
     progress: Listener | Literal["auto"] | None = "auto",
 ) -> Run:
     """Run `steps` into the run directory `out` and return the finished run.
@@ -54,6 +55,8 @@ def execute(
     - `fresh`: names or patterns of steps to compute again, with all that is built on them.
     - `verify`: compare the SHA-256 of reused outputs and not only their sizes.
     - `manifest`: what the study wants to keep about itself (config, preset, seeds, the claims' hash), plain JSON.
+    - `together`: whether steps that differ in their seed alone, and can, are computed as one; where None, on an accelerator,
+      which one small network leaves idle. Several workers keep a CPU's processors as busy, each with a seed of its own.
     - `progress`: called with every event (a mapping with ``event`` and mostly ``step``), also with reports of running
       steps; None for silence; ``auto`` for a display on standard error.
 
@@ -64,11 +67,18 @@ def execute(
     """
     order = check_steps(steps)
     keys = step_keys(order)
+    together = not device.startswith("cpu") if together is None else together
+    beside = companions(order) if together else {}
     again = and_dependents(order, fresh)
     out = Path(out)
     depot = Store((out.parent / "store" if store is None else Path(store)).resolve())
     with make_engine(engine, workers, address=address, device=device) as pool:
-        where = {"store": os.path.relpath(depot.root, out.resolve()), "engine": engine, "device": device}
+        where = {
+            "store": os.path.relpath(depot.root, out.resolve()),
+            "engine": engine,
+            "device": device,
+            "together": together,
+        }
         fields = _manifest(study, order, keys, manifest or {}) | where | {"workers": pool.workers}
         with locked(out, study), closing(RunWriter(out, fields)) as writer, listening(progress) as listener:
 
@@ -87,7 +97,7 @@ def execute(
             emit("start", study=study, steps=len(order), pid=os.getpid())
             jobs = {step.name: _job(step, keys, depot, device, replace=step.name in again) for step in order}
             try:
-                _drive(order, jobs, pool, depot, verify, emit)
+                _drive(order, jobs, beside, pool, depot, verify, emit)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -118,7 +128,7 @@ def _manifest(study: str, order: Sequence[Step], keys: Mapping[str, str], given:
             for step in order
         },
     }
-    if taken := sorted(set(given) & {*ours, "store", "engine", "device", "workers"}):
+    if taken := sorted(set(given) & {*ours, "store", "engine", "device", "together", "workers"}):
         raise ConfigError(f"the manifest's fields {', '.join(taken)} are written by the run itself; choose other names")
     given_plain: dict[str, Any] = plain(given, "manifest")
     return given_plain | ours
@@ -136,51 +146,72 @@ def _job(step: Step, keys: Mapping[str, str], depot: Store, device: str, *, repl
         store=str(depot.root),
         device=device,
         replace=replace,
+        together=None if step.together is None else name_of(step.together),
     )
 
 
 def _drive(
-    order: Iterable[Step], jobs: Mapping[str, Job], pool: Engine, depot: Store, verify: bool, emit: Emit
+    order: Iterable[Step],
+    jobs: Mapping[str, Job],
+    beside: Mapping[str, Sequence[str]],
+    pool: Engine,
+    depot: Store,
+    verify: bool,
+    emit: Emit,
 ) -> None:
-    """Reuse or submit each step when its inputs are there; after a failure finish what is running, then raise it."""
-    waiting, done = list(order), set[str]()
-    running: dict[Future[dict[str, Any]], Step] = {}
+    """Reuse or submit each step when its inputs are there, with its companions (`beside`) that are to be computed too; after
+    a failure finish what is running, then raise it."""
+    waiting, done = {step.name: step for step in order}, set[str]()
+    running: dict[Future[dict[str, Any]], list[Step]] = {}
     losses: Counter[str] = Counter()
     failure: Exception | None = None
+
+    def ready(name: str) -> bool:
+        return name in waiting and done.issuperset(waiting[name].inputs.values())
+
+    def missing(name: str) -> bool:
+        """Whether a step that is ready is to be computed; one that the store has is done here."""
+        if jobs[name]["replace"] or not _reuse(jobs[name], depot, verify, emit):
+            return True
+        del waiting[name]
+        done.add(name)
+        return False
+
     while running or (waiting and failure is None):
-        for step in list(waiting) if failure is None else ():
-            if not done.issuperset(step.inputs.values()):
+        for name in list(waiting) if failure is None else ():
+            if not ready(name) or not missing(name) or len(running) >= pool.workers:
                 continue
-            job = jobs[step.name]
-            if not job["replace"] and _reuse(job, depot, verify, emit):
-                waiting.remove(step)
-                done.add(step.name)
-            elif len(running) < pool.workers:
-                waiting.remove(step)
+            others = [other for other in beside.get(name, ()) if other != name and other in waiting]
+            if not all(ready(other) for other in others):
+                continue  # together or not must not depend on which input was there first
+            group = [waiting.pop(n) for n in (name, *(other for other in others if missing(other)))]
+            for step in group:
                 emit("submitted", step=step.name)
-                running[pool.submit(perform, job)] = step
+            running[pool.submit(perform, *(jobs[step.name] for step in group))] = group
         finished, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
         for future in finished:
-            step = running.pop(future)
+            group = running.pop(future)
+            name = group[0].name  # events of several steps that are one are its
             try:
                 answer = future.result()
             except BrokenExecutor:
-                losses[step.name] += 1
-                emit("lost", step=step.name, losses=losses[step.name])
-                if losses[step.name] < LOSSES:
-                    waiting.insert(0, step)
+                losses[name] += 1
+                emit("lost", step=name, losses=losses[name])
+                if losses[name] < LOSSES:
+                    waiting = {step.name: step for step in group} | waiting
                 else:
-                    failure = failure or _lost(step.name)
+                    failure = failure or _lost(name)
                 continue
             if "error" in answer:
-                emit("failed", step=step.name, error=answer["error"], message=answer["message"])
-                failure = failure or revive(answer, step.name)
-            else:
+                emit("failed", step=name, error=answer["error"], message=answer["message"])
+                failure = failure or revive(answer, ", ".join(step.name for step in group))
+                continue
+            for step, outcome in zip(group, answer["outcomes"], strict=True):
                 done.add(step.name)
-                emit("finished", step=step.name, **answer)
-        for step in running.values():
-            if report := depot.progress(jobs[step.name]["key"]):
-                emit("progress", step=step.name, **report)
+                emit("finished", step=step.name, outcome=outcome, wall_seconds=answer["wall_seconds"])
+        for group in running.values():
+            if report := depot.progress(jobs[group[0].name]["key"]):
+                emit("progress", step=group[0].name, **report)
     if failure is not None:
         raise failure
 

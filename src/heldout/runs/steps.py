@@ -86,7 +86,9 @@ class Step:
     `settings` are exactly the fields that it reads (JSON values). `inputs` maps the names that the function uses to
     names of other steps. `version` is raised when the function's results change. `places` are further settings that say
     where something lies and not what it is (a folder of the user's): they stand beside `settings` for the function, but
-    not in the key, so what lies there must, by a fingerprint of its content. Raises ConfigError.
+    not in the key, so what lies there must, by a fingerprint of its content. `together` does what `function` does for
+    several steps whose settings differ in ``seed`` alone, as one computation: to float rounding the same outputs, so it is
+    not in the key (see `companions`). Raises ConfigError.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Step:
     inputs: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
     places: Mapping[str, Any] = field(default_factory=dict)
+    together: Callable[[Sequence[StepContext]], None] | None = None
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -106,27 +109,37 @@ class Step:
         object.__setattr__(self, "settings", MappingProxyType(settings))
         object.__setattr__(self, "places", MappingProxyType(places))
         object.__setattr__(self, "inputs", MappingProxyType(dict(self.inputs)))
-        try:
-            found = resolve(self.function_name) if inspect.isfunction(self.function) else None
-        except (ImportError, AttributeError):
-            found = None
-        if found is not self.function or self.function.__module__ == "__main__":
-            raise ConfigError(
-                f"the function of step {self.name!r} cannot be imported by a worker ({self.function!r}); "
-                "accepted is a function at the top level of a module that is not the script itself"
-            )
+        for function in (self.function, *(() if self.together is None else (self.together,))):
+            if not _importable(function):
+                raise ConfigError(
+                    f"the function of step {self.name!r} cannot be imported by a worker ({function!r}); "
+                    "accepted is a function at the top level of a module that is not the script itself"
+                )
 
     @property
     def function_name(self) -> str:
         """``module:name``, by which a worker imports the function."""
-        return f"{self.function.__module__}:{self.function.__qualname__}"
+        return name_of(self.function)
 
 
-def resolve(function_name: str) -> Callable[[StepContext], None]:
+def name_of(function: Callable[..., None]) -> str:
+    """``module:name`` of a function at the top level of a module."""
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def resolve(function_name: str) -> Callable[..., None]:
     """Import the function that ``module:name`` stands for."""
     module, _, name = function_name.partition(":")
-    function: Callable[[StepContext], None] = getattr(importlib.import_module(module), name)
+    function: Callable[..., None] = getattr(importlib.import_module(module), name)
     return function
+
+
+def _importable(function: Callable[..., None]) -> bool:
+    try:
+        found = resolve(name_of(function)) if inspect.isfunction(function) else None
+    except (ImportError, AttributeError):
+        return False
+    return found is function and function.__module__ != "__main__"
 
 
 def check_steps(steps: Iterable[Step]) -> list[Step]:
@@ -151,6 +164,31 @@ def check_steps(steps: Iterable[Step]) -> list[Step]:
             raise ConfigError(f"steps wait for each other in a circle; look among {left}")
         order.update((step.name, step) for step in ready)
     return list(order.values())
+
+
+def companions(order: Sequence[Step]) -> dict[str, tuple[str, ...]]:
+    """Name -> the steps, itself among them, that can be computed as one: of the same `together`, version and settings but
+    ``seed``, as many steps after the first, so that none waits for another. Steps are ordered by `check_steps`."""
+    depth: dict[str, int] = {}
+    groups: dict[str, list[str]] = {}
+    alike: dict[str, str] = {}
+    for step in order:
+        depth[step.name] = 1 + max((depth[source] for source in step.inputs.values()), default=0)
+        if step.together is not None and "seed" in step.settings:
+            settings = {k: v for k, v in step.settings.items() if k != "seed"}
+            mark = [
+                name_of(step.together),
+                step.version,
+                settings,
+                dict(step.places),
+                sorted(step.inputs),
+                depth[step.name],
+            ]
+            alike[step.name] = digest(mark)
+        else:
+            alike[step.name] = step.name
+        groups.setdefault(alike[step.name], []).append(step.name)
+    return {name: tuple(groups[mark]) for name, mark in alike.items()}
 
 
 def step_keys(order: Sequence[Step]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What runs in a worker: one step, from plain data to a folder in the store and a plain answer."""
+"""What runs in a worker: a step, or several as one, from plain data to folders in the store and a plain answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -32,53 +33,67 @@ class Job(TypedDict):
     store: str
     device: str
     replace: bool
+    together: str | None  # the function that does several such steps as one
 
 
 class StepFailed(RuntimeError):
     """A step's function raised something that is not a `HeldoutError`; the message carries the worker's traceback."""
 
 
-def perform(job: Job) -> dict[str, Any]:
-    """Run one step and store its output.
+def perform(*jobs: Job) -> dict[str, Any]:
+    """Run one step, or several by the function that does them together, and store every output.
 
-    Answers ``{"outcome": ..., "wall_seconds": ...}`` or ``{"error": class, "message": ...}``: exceptions travel as
-    text, since one that cannot be unpickled would look like a lost worker.
+    Answers ``{"outcomes": one a job, "wall_seconds": of each, in equal parts}`` or ``{"error": class, "message": ...}``:
+    exceptions travel as text, since one that cannot be unpickled would look like a lost worker.
     """
-    store = Store(Path(job["store"]))
-    temporary: Path | None = None
-    try:
-        temporary = store.begin(job["key"])
-        return _perform(job, store, temporary)
-    except (Exception, SystemExit) as error:
-        return _describe(error, store.root)
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    store = Store(Path(jobs[0]["store"]))
+    with ExitStack() as stack:
+        try:
+            folders = []
+            for job in jobs:
+                folders.append(store.begin(job["key"]))
+                stack.callback(shutil.rmtree, folders[-1], ignore_errors=True)
+            return _perform(jobs, store, folders)
+        except (Exception, SystemExit) as error:
+            return _describe(error, store.root)
 
 
-def _perform(job: Job, store: Store, temporary: Path) -> dict[str, Any]:
-    out = temporary / "out"
-    inputs = {local: store.path(key) for local, key in job["inputs"].items()}
-    context = StepContext(job["name"], job["settings"] | job["places"], inputs, out=out, device=job["device"])
-    contents = {local: store.content(key) for local, key in job["inputs"].items()}
+def _perform(jobs: Sequence[Job], store: Store, folders: Sequence[Path]) -> dict[str, Any]:
+    contexts = [_context(job, store, folder / "out") for job, folder in zip(jobs, folders, strict=True)]
+    contents = [{local: store.content(key) for local, key in job["inputs"].items()} for job in jobs]
     started = time.perf_counter()
-    resolve(job["function"])(context)
-    taken = [name for name in (RECORD, NOTES) if (out / name).exists()]
-    if taken:
-        raise StoreError(f"step {job['name']!r} wrote {taken[0]}, a name that the store uses; choose another")
-    if context.notes:
-        write_json(out / NOTES, {"events": context.notes})
-    wall = time.perf_counter() - started
-    record = {
+    if len(jobs) == 1:
+        resolve(jobs[0]["function"])(contexts[0])
+    else:
+        assert jobs[0]["together"] is not None
+        resolve(jobs[0]["together"])(contexts)
+    wall = (time.perf_counter() - started) / len(jobs)
+    for context in contexts:
+        taken = [name for name in (RECORD, NOTES) if (context.out / name).exists()]
+        if taken:
+            raise StoreError(f"step {context.name!r} wrote {taken[0]}, a name that the store uses; choose another")
+        if context.notes:
+            write_json(context.out / NOTES, {"events": context.notes})
+    shared = {
         "store_format": STORE_FORMAT,
-        **{field: job[field] for field in ("name", "function", "version", "settings", "inputs", "device")},
-        "input_contents": contents,
         "versions": versions(),
         "threads": threads(),
         "source_hash": source_hash(),
         "wall_seconds": wall,
     }
-    return {"outcome": store.commit(job["key"], temporary, record, replace=job["replace"]), "wall_seconds": wall}
+    if len(jobs) > 1:
+        shared["together"] = [job["name"] for job in jobs]
+    outcomes = []
+    for job, folder, content in zip(jobs, folders, contents, strict=True):
+        own = {field: job[field] for field in ("name", "function", "version", "settings", "inputs", "device")}
+        record = own | shared | {"input_contents": content}
+        outcomes.append(store.commit(job["key"], folder, record, replace=job["replace"]))
+    return {"outcomes": outcomes, "wall_seconds": wall}
+
+
+def _context(job: Job, store: Store, out: Path) -> StepContext:
+    inputs = {local: store.path(key) for local, key in job["inputs"].items()}
+    return StepContext(job["name"], job["settings"] | job["places"], inputs, out=out, device=job["device"])
 
 
 def _describe(error: BaseException, root: Path) -> dict[str, Any]:

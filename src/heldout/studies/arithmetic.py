@@ -8,7 +8,7 @@ module is the study's settings and steps; its claims are in `arithmetic_claims`,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -243,7 +243,7 @@ def steps(config: Config, not_judged: str) -> list[Step]:
             own = fields(_NETWORK) | {"kind": asdict(kind), "seed": seed}
             name = {what: f"arithmetic-{what}-{kind.name}-s{seed}" for what in ("train", "answers", "inside", "repair")}
             weights = {"weights": name["train"]}
-            found.append(Step(name["train"], train_network, own))
+            found.append(Step(name["train"], train_network, own, together=train_networks))
             found.append(Step(name["answers"], examine_answers, own | fields(("null_draws",)), weights))
             judged[f"answers-{kind.name}-{seed}"] = name["answers"]
             if kind.name in sums:
@@ -270,6 +270,12 @@ def train_network(ctx: StepContext) -> None:
     from heldout.studies import arithmetic_train
 
     arithmetic_train.train_network(ctx)
+
+
+def train_networks(contexts: Sequence[StepContext]) -> None:
+    from heldout.studies import arithmetic_train
+
+    arithmetic_train.train_networks(contexts)
 
 
 def examine_answers(ctx: StepContext) -> None:

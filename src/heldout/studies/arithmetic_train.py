@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from heldout.networks.gpt import mingpt
 from heldout.networks.transformer import Transformer
 from heldout.runs import StepContext
 from heldout.studies.arithmetic import SETTLED, Trained, length_split
+from heldout.studies.side_by_side import trained
 from heldout.tasks.arithmetic import Arithmetic, ArithmeticSettings, Cell, Pairs, numerals
 from heldout.tasks.arithmetic.numerals import Digits, Signed
 from heldout.tasks.ragged import at_scored
 from heldout.training.batching import shuffled
 from heldout.training.checkpoints import load_weights, save_weights
-from heldout.training.loop import train
 from heldout.training.losses import cross_entropy
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
@@ -36,33 +36,38 @@ ASIDE = "id_select"  # decides when training ends; no test pair is in it
 
 def train_network(ctx: StepContext) -> None:
     """One network on its law of operands, as Xu et al. train theirs; the seed draws weights, order and dropout."""
-    s, kind = ctx.settings, kind_of(ctx.settings)
+    train_networks([ctx])
+
+
+def train_networks(contexts: Sequence[StepContext]) -> None:
+    """One network a seed."""
+    s, device = contexts[0].settings, contexts[0].device
+    kind = kind_of(s)
     task = task_of(kind)
-    network = build_network(s, task, s["seed"]).to(ctx.device)
+    split = at_scored(task.splits["train"], keep=())
     watched = {name: first_of(task, name) for name in (ASIDE, "id", *(length_split(pair) for pair in kind.longer[:1]))}
 
     def exact(net: nn.Module) -> dict[str, float]:
         found = {}
         for name, pairs in watched.items():
             for what, answers in (("truth", truth(task, pairs)), ("equivalence", by_rule(task, pairs))):
-                found[f"{name}/{what}"] = float(np.mean(exactly(net, sequences(task, pairs, answers), ctx.device)))
+                found[f"{name}/{what}"] = float(np.mean(exactly(net, sequences(task, pairs, answers), device)))
         return found
 
-    settings = train_settings(kind, kind.steps, s["seed"], evaluate_every=max(15, kind.steps // POINTS))
-    history = train(
-        network,
-        shuffled(at_scored(task.splits["train"], keep=()), s["batch"], seed=s["seed"]),
+    for ctx, network, history in trained(
+        contexts,
+        lambda: made_network(s, task),
+        lambda seed: shuffled(split, s["batch"], seed=seed),
         cross_entropy,
-        settings=settings,
+        settings=train_settings(kind, kind.steps, evaluate_every=max(15, kind.steps // POINTS)),
         evaluate=exact,
-        progress=lambda done, total, loss: ctx.progress(done, total, f"loss {loss:.3f}"),
         until=settled(kind.settled, f"{ASIDE}/truth", least=SETTLED, right_at_end=True),
-    )
-    save_weights(network, ctx.out / "weights.safetensors", {"kind": kind.name, "seed": s["seed"]})
-    history.frame().to_parquet(ctx.out / "history.parquet", index=False)
+    ):
+        save_weights(network, ctx.out / "weights.safetensors", {"kind": kind.name, "seed": ctx.settings["seed"]})
+        history.frame().to_parquet(ctx.out / "history.parquet", index=False)
 
 
-def train_settings(kind: Trained, steps: int, seed: int, **more: Any) -> TrainSettings:
+def train_settings(kind: Trained, steps: int, seed: int = 0, **more: Any) -> TrainSettings:
     """The first paper's optimiser: AdamW with decay on linear maps alone; a cosine ends at a tenth, as the follow-up's."""
     return TrainSettings(
         steps=steps,
@@ -98,10 +103,12 @@ def task_of(kind: Trained) -> Arithmetic:
 
 def build_network(s: Mapping[str, Any], task: Arithmetic, seed: int) -> Transformer:
     """The untrained network of a seed."""
+    return initialised(lambda: made_network(s, task), seed)
+
+
+def made_network(s: Mapping[str, Any], task: Arithmetic) -> Transformer:
     layout = task.layout
-    return initialised(
-        lambda: mingpt(layout.vocabulary, s["size"], max_length=layout.longest - 1, dropout=kind_of(s).dropout), seed
-    )
+    return mingpt(layout.vocabulary, s["size"], max_length=layout.longest - 1, dropout=kind_of(s).dropout)
 
 
 def load_network(s: Mapping[str, Any], folder: Path, device: str) -> Transformer:

@@ -110,6 +110,13 @@ class Study:
         return config, changed
 
 
+def departures(config: Config, *names: str) -> dict[str, Any]:
+    """The fields among `names` that are not at their default, as JSON: for settings that are younger than outputs in users'
+    stores, whose keys are to stay what they were."""
+    found = config.model_dump(mode="json", include=set(names), exclude_defaults=True)
+    return {name: found[name] for name in names if name in found}
+
+
 def known_once(kind: str, names: Sequence[str], known: Collection[str]) -> None:
     """Raise `ValueError` where one of `names` is not `known`, or stands there twice: for settings that list names."""
     for name in names:

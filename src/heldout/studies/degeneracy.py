@@ -13,6 +13,7 @@ the `code` study, and shared with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from heldout.runs import Run, Step, StepContext
@@ -22,6 +23,8 @@ from heldout.studies.degeneracy_settings import WAYS, DegeneracyConfig
 
 if TYPE_CHECKING:
     from heldout.figures.page import Page
+
+Together = Callable[[Sequence[StepContext]], None] | None
 
 JUDGE = "degeneracy-judge"
 
@@ -47,17 +50,26 @@ def steps(config: Config, not_judged: str) -> list[Step]:
     inputs: dict[str, str] = {}
     for seed in config.seed_list():
 
-        def add(kind: str, function: Any, settings: dict[str, Any], after: str = "", *, seed: int = seed) -> None:
+        def add(
+            kind: str,
+            function: Any,
+            settings: dict[str, Any],
+            after: str = "",
+            *,
+            together: Together = None,
+            seed: int = seed,
+        ) -> None:
             name = f"degeneracy-{kind}-s{seed}"
             weights = {"weights": f"degeneracy-{after}-s{seed}"} if after else {}
-            found.append(Step(name, function, {"seed": seed, **settings}, weights))
+            found.append(Step(name, function, {"seed": seed, **settings}, weights, together=together))
             inputs[f"{kind}-{seed}"] = name
 
-        add("train-modular", train_modular, some(*MODULAR, *TRAINING))
+        add("train-modular", train_modular, some(*MODULAR, *TRAINING), together=train_modular_together)
         add("modular", measure_modular, some(*MODULAR, *MEASURING), "train-modular")
         add("count", count_digits, digits)
         add("plant", plant_kinds, {})
-        add("train-pictures", train_pictures, without(every["pictures"], "tolerances", "derivatives"))
+        pictures = without(every["pictures"], "tolerances", "derivatives")
+        add("train-pictures", train_pictures, pictures, together=train_pictures_together)
         add("pictures", measure_pictures, every["pictures"], "train-pictures")
         add("train-population", train_population, without(population, "sampling"))
         add(
@@ -99,6 +111,12 @@ def train_modular(ctx: StepContext) -> None:
     degeneracy_modular.train_network(ctx)
 
 
+def train_modular_together(contexts: Sequence[StepContext]) -> None:
+    from heldout.studies import degeneracy_modular
+
+    degeneracy_modular.train_networks(contexts)
+
+
 def measure_modular(ctx: StepContext) -> None:
     from heldout.studies import degeneracy_modular
 
@@ -121,6 +139,12 @@ def train_pictures(ctx: StepContext) -> None:
     from heldout.studies import degeneracy_pictures
 
     degeneracy_pictures.train_pictures(ctx)
+
+
+def train_pictures_together(contexts: Sequence[StepContext]) -> None:
+    from heldout.studies import degeneracy_pictures
+
+    degeneracy_pictures.train_networks(contexts)
 
 
 def measure_pictures(ctx: StepContext) -> None:

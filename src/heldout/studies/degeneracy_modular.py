@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,10 @@ from heldout.networks.transformer import Transformer
 from heldout.proxies.bases import Bases
 from heldout.runs import StepContext
 from heldout.studies.degeneracy_kept import bases_of, counted
+from heldout.studies.side_by_side import trained
 from heldout.tasks.base import Batch, Rectangular
 from heldout.tasks.modular import Modular, ModularSettings
 from heldout.training.checkpoints import load_weights, save_weights
-from heldout.training.loop import train
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
 from heldout.training.settling import settled
@@ -86,9 +86,13 @@ def network_of(s: Settings) -> nn.Sequential:
 def train_network(ctx: StepContext) -> None:
     """One seed: full batches, AdamW with strong weight decay, until pairs set aside (``select``) are understood too and
     have been for `settled` updates, `steps` at most."""
-    s = ctx.settings
+    train_networks([ctx])
+
+
+def train_networks(contexts: Sequence[StepContext]) -> None:
+    """One network a seed."""
+    s = contexts[0].settings
     task = task_of(s)
-    network = initialised(lambda: network_of(s), s["seed"])
     items = task.splits["train"].items
     everything = items.take(np.arange(len(items)))
     settings = TrainSettings(
@@ -99,19 +103,18 @@ def train_network(ctx: StepContext) -> None:
         betas=(0.9, 0.98),
         clip=None,
         evaluate_every=s["look_every"],
-        seed=s["seed"],
     )
-    history = train(
-        network,
-        lambda step: everything,
+    for ctx, network, history in trained(
+        contexts,
+        lambda: network_of(s),
+        lambda seed: lambda step: everything,
         loss_of,
         settings=settings,
         evaluate=lambda n: accuracies(n, task),
         until=settled(s["settled"], "select/accuracy", least=SETTLED, right_at_end=True),
-        progress=lambda done, total, loss: ctx.progress(done, total, f"loss {loss:.3f}"),
-    )
-    save_weights(network, ctx.out / "weights.safetensors", {"seed": s["seed"]})
-    history.frame().to_parquet(ctx.out / CURVES, index=False)
+    ):
+        save_weights(network, ctx.out / "weights.safetensors", {"seed": ctx.settings["seed"]})
+        history.frame().to_parquet(ctx.out / CURVES, index=False)
 
 
 def loss_of(outputs: Tensor, batch: Batch) -> Tensor:
@@ -121,12 +124,14 @@ def loss_of(outputs: Tensor, batch: Batch) -> Tensor:
 
 
 def accuracies(network: nn.Module, task: Modular) -> dict[str, float]:
-    found = {}
+    found, device = {}, next(network.parameters()).device
     for name, split in task.splits.items():
         items = split.items
         assert isinstance(items, Rectangular)
         assert items.targets is not None
-        found[f"{name}/accuracy"] = float((network(items.inputs).argmax(-1) == items.targets).double().mean())
+        found[f"{name}/accuracy"] = float(
+            (network(items.inputs.to(device)).argmax(-1).cpu() == items.targets).double().mean()
+        )
     return found
 
 

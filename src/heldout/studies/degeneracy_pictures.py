@@ -27,11 +27,11 @@ from heldout.networks.mlp import MLP
 from heldout.runs import StepContext
 from heldout.studies.degeneracy_kept import KINDS, Remembered, bases_of, counted
 from heldout.studies.seeds import over
+from heldout.studies.side_by_side import trained
 from heldout.tasks.base import Rectangular, Split
 from heldout.tasks.pictures import CLASSES, PicturesSettings, pictures
 from heldout.training.batching import shuffled
 from heldout.training.checkpoints import load_weights, save_weights
-from heldout.training.loop import train
 from heldout.training.losses import cross_entropy
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
@@ -63,7 +63,11 @@ def width_of(split: Split) -> int:
 
 def network_of(s: Settings, pixels: int) -> MLP:
     """Freshly initialised from the seed."""
-    return initialised(lambda: MLP((pixels, *s["hidden"], CLASSES)), s["seed"])
+    return initialised(lambda: MLP(shape_of(s, pixels)), s["seed"])
+
+
+def shape_of(s: Settings, pixels: int) -> tuple[int, ...]:
+    return (pixels, *s["hidden"], CLASSES)
 
 
 def layers_of(hidden: Sequence[int]) -> tuple[str, ...]:
@@ -76,9 +80,13 @@ def train_pictures(ctx: StepContext) -> None:
 
     Reads the data's settings too: `source`, `path`, `select`, `data_seed` (see `PicturesSettings`).
     """
-    s = ctx.settings
+    train_networks([ctx])
+
+
+def train_networks(contexts: Sequence[StepContext]) -> None:
+    """One network a seed."""
+    s = contexts[0].settings
     splits = splits_of(s)
-    network = network_of(s, width_of(splits["train"])).to(ctx.device)
     epoch = -(-len(splits["train"]) // s["batch"])
     settings = TrainSettings(
         steps=s["epochs"] * epoch,
@@ -88,18 +96,17 @@ def train_pictures(ctx: StepContext) -> None:
         weight_decay=0.0,
         clip=None,
         evaluate_every=epoch,
-        seed=s["seed"],
     )
-    history = train(
-        network,
-        shuffled(splits["train"], s["batch"], seed=s["seed"]),
+    for ctx, network, history in trained(
+        contexts,
+        lambda: MLP(shape_of(s, width_of(splits["train"]))),
+        lambda seed: shuffled(splits["train"], s["batch"], seed=seed),
         cross_entropy,
         settings=settings,
         evaluate=lambda n: {f"{name}/accuracy": value for name, value in accuracies(n, splits).items()},
-        progress=lambda done, total, loss: ctx.progress(done, total, f"loss {loss:.3f}"),
-    )
-    save_weights(network, ctx.out / "weights.safetensors", {"seed": s["seed"]})
-    history.frame().to_parquet(ctx.out / CURVES, index=False)
+    ):
+        save_weights(network, ctx.out / "weights.safetensors", {"seed": ctx.settings["seed"]})
+        history.frame().to_parquet(ctx.out / CURVES, index=False)
 
 
 @torch.no_grad()

@@ -136,7 +136,7 @@ def steps(config: Config, not_judged: str) -> list[Step]:
             name = f"digits-train-{network}-s{seed}"
             audits[f"{network}-{seed}"] = f"digits-audit-{network}-s{seed}"
             own = {"network": network, "seed": seed, "task": task}
-            made.append(Step(name, train_network, own | train))
+            made.append(Step(name, train_network, own | train, together=train_networks))
             made.append(Step(audits[f"{network}-{seed}"], audit_network, own | grid, {"weights": name}))
     settings = {"task": task, "networks": config.networks, "seeds": config.seed_list(), "not_judged": not_judged}
     made.append(Step("digits-judge", judge_claims, settings | grid, audits))
@@ -145,21 +145,26 @@ def steps(config: Config, not_judged: str) -> list[Step]:
 
 def train_network(ctx: StepContext) -> None:
     """One network, trained on every class."""
+    train_networks([ctx])
+
+
+def train_networks(contexts: Sequence[StepContext]) -> None:
+    """One network a seed."""
     import torch
 
+    from heldout.studies.side_by_side import trained
     from heldout.training.batching import shuffled
     from heldout.training.checkpoints import save_weights
-    from heldout.training.loop import train
     from heldout.training.losses import cross_entropy
     from heldout.training.settings import TrainSettings
 
-    s = ctx.settings
-    splits, network = task_splits(s["task"]), network_of(s["network"], s["seed"]).to(ctx.device)
+    s, device = contexts[0].settings, contexts[0].device
+    splits = task_splits(s["task"])
 
     def accuracies(net: torch.nn.Module) -> dict[str, float]:
         values = {}
         for name in ("train", "id", *SHIFTS, UNSEEN):
-            batch = next(splits[name].batches(len(splits[name]))).to(ctx.device)
+            batch = next(splits[name].batches(len(splits[name]))).to(device)
             assert batch.targets is not None
             values[f"{name}/accuracy"] = float((net(batch.inputs).argmax(-1) == batch.targets).float().mean())
         return values
@@ -168,18 +173,17 @@ def train_network(ctx: StepContext) -> None:
         steps=s["training_steps"],
         learning_rate=s["learning_rate"],
         evaluate_every=max(1, s["training_steps"] // 20),
-        seed=s["seed"],
     )
-    history = train(
-        network,
-        shuffled(splits["train"], s["batch"], seed=s["seed"]),
+    for ctx, network, history in trained(
+        contexts,
+        lambda: made_network(s["network"]),
+        lambda seed: shuffled(splits["train"], s["batch"], seed=seed),
         cross_entropy,
         settings=settings,
         evaluate=accuracies,
-        progress=lambda done, total, loss: ctx.progress(done, total, f"loss {loss:.3f}"),
-    )
-    save_weights(network, ctx.out / "weights.safetensors", {"network": s["network"], "seed": s["seed"]})
-    history.frame().to_parquet(ctx.out / "history.parquet", index=False)
+    ):
+        save_weights(network, ctx.out / "weights.safetensors", {"network": s["network"], "seed": ctx.settings["seed"]})
+        history.frame().to_parquet(ctx.out / "history.parquet", index=False)
 
 
 def audit_network(ctx: StepContext) -> None:
@@ -269,14 +273,17 @@ def task_splits(task: Any) -> dict[str, Split]:
 
 def network_of(name: str, seed: int) -> Any:
     """The untrained ``mlp`` or ``cnn`` of a seed."""
+    from heldout.training.seeds import initialised
+
+    return initialised(lambda: made_network(name), seed)
+
+
+def made_network(name: str) -> Any:
     from heldout.networks.cnn import CNN
     from heldout.networks.mlp import MLP
     from heldout.tasks.digits import CLASSES, SHAPE
-    from heldout.training.seeds import initialised
 
-    if name == "mlp":
-        return initialised(lambda: MLP((64, *SITES["mlp"].values(), CLASSES)), seed)
-    return initialised(lambda: CNN(SHAPE, CLASSES), seed)
+    return MLP((64, *SITES["mlp"].values(), CLASSES)) if name == "mlp" else CNN(SHAPE, CLASSES)
 
 
 def _grid(s: Any, site: str) -> dict[str, tuple[float | None, ...]]:

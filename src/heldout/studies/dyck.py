@@ -7,13 +7,14 @@ steps and claims; what the steps do is in `dyck_audit`, `dyck_components` and `d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from heldout.runs import Run, Step, StepContext
 from heldout.statistics.claims import Claim
-from heldout.studies.base import SMOKE, Config, Study
+from heldout.studies.base import SMOKE, Config, Study, departures
 
 if TYPE_CHECKING:
     from heldout.figures.page import Page
@@ -44,7 +45,8 @@ class DyckConfig(Config):
 
     The task: `brackets` (k) types at most `depth` (m) deep; unseen depths come from the language of depth `deeper`;
     sentences have at most `cap` tokens. `sentences` and `scored` are the least of each test split; analyses beside the
-    headline look at `side_sentences` of them, at the sizes `side_sizes`.
+    headline look at `side_sentences` of them, at the sizes `side_sizes`. Each seed's `batches` are bucketed by length on
+    their own; ``aligned``, those of one step have one shape for all seeds, which can then be trained as one computation.
     """
 
     brackets: PositiveInt = 20
@@ -64,6 +66,8 @@ class DyckConfig(Config):
     warmup: Annotated[int, Field(ge=0)] = 200
     batch: PositiveInt = 8_000
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    precision: Literal["float32", "bfloat16"] = "float32"
+    batches: Literal["own", "aligned"] = "own"
     fit_sentences: PositiveInt = 1_000
     basis: Literal["joint", "separate"] = "joint"
     centred: bool = False
@@ -114,6 +118,7 @@ class DyckConfig(Config):
 _TASK = {"brackets", "depth", "deeper", "cap", "structure", "train_sentences", "sentences", "scored", "fit_sentences"}
 _NETWORK = {"width", "heads", "layers", "positions", "norm"}
 _TRAINING = {"training_steps", "warmup", "batch", "learning_rate"}
+_YOUNGER = ("precision", "batches")
 _FIT = {"basis", "centred", "kmeans_restarts", "kmeans_sample"}
 _GRID = {"ranks", "clusters", "kmeans_draws", "top_k", "haar_ranks", "haar_draws", "null_draws"}
 _SIDE = {"side_sentences", "side_sizes", "targets", "addback_ranks"}
@@ -135,7 +140,9 @@ def steps(config: Config, not_judged: str) -> list[Step]:
 
     shared = fields({"task", "network"})
     seeds = config.seed_list()
-    trains = [Step(f"dyck-train-s{s}", train_network, shared | fields(_TRAINING) | {"seed": s}) for s in seeds]
+    training = shared | fields(_TRAINING) | departures(config, *_YOUNGER)
+    together = train_networks if config.batches == "aligned" else None
+    trains = [Step(f"dyck-train-s{s}", train_network, training | {"seed": s}, together=together) for s in seeds]
     audits: list[Step] = []
     parts: list[Step] = []
     judged: dict[str, str] = {}
@@ -170,6 +177,12 @@ def train_network(ctx: StepContext) -> None:
     from heldout.studies import dyck_audit
 
     dyck_audit.train_network(ctx)
+
+
+def train_networks(contexts: Sequence[StepContext]) -> None:
+    from heldout.studies import dyck_audit
+
+    dyck_audit.train_networks(contexts)
 
 
 def audit_network(ctx: StepContext) -> None:
@@ -319,6 +332,7 @@ STUDY = Study(
         "laptop": {},
         "paper": {
             "seeds": 10,
+            "batches": "aligned",
             "cap": 512,
             "training_steps": 50_000,
             "warmup": 1_000,

@@ -21,12 +21,12 @@ from heldout.proxies.fit import Family
 from heldout.runs import StepContext
 from heldout.studies.audited import AUDIT
 from heldout.studies.dyck import DATA, FAMILIES, NETWORK, TESTS, THRESHOLD
+from heldout.studies.side_by_side import trained
 from heldout.tasks.base import Batch, Split
 from heldout.tasks.dyck import Dyck, DyckSettings
 from heldout.tasks.ragged import at_scored, everywhere
 from heldout.training.batching import shuffled
 from heldout.training.checkpoints import load_weights, save_weights
-from heldout.training.loop import train
 from heldout.training.losses import cross_entropy
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
@@ -38,9 +38,13 @@ CURVE_SENTENCES = 300  # of each split, behind the training curves
 
 def train_network(ctx: StepContext) -> None:
     """One network on the training sentences."""
-    s = ctx.settings
+    train_networks([ctx])
+
+
+def train_networks(contexts: Sequence[StepContext]) -> None:
+    """One network a seed."""
+    s, device = contexts[0].settings, contexts[0].device
     task = dyck(s["task"])
-    network = build_network(s, s["seed"]).to(ctx.device)
     test = {n: some(at_scored(task.splits[n]), CURVE_SENTENCES) for n in ("id", *TESTS)}
     scoring = Scoring(candidates=candidates(task))
 
@@ -49,7 +53,7 @@ def train_network(ctx: StepContext) -> None:
         for name, split in test.items():
             right, total = 0, 0
             for batch in split.batches(BATCH):
-                batch = batch.to(ctx.device)
+                batch = batch.to(device)
                 predictions = scoring.predictions(net(**batch.inputs), batch)
                 right, total = right + int(predictions.correct.sum()), total + len(predictions.item)
             found[f"{name}/accuracy"] = right / total
@@ -61,18 +65,21 @@ def train_network(ctx: StepContext) -> None:
         warmup=s["warmup"],
         betas=(0.9, 0.98),
         evaluate_every=max(50, s["training_steps"] // 15),
-        seed=s["seed"],
+        precision=s.get("precision", "float32"),
     )
-    history = train(
-        network,
-        shuffled(task.splits["train"], s["batch"], seed=s["seed"]),
+    aligned = s.get("batches") == "aligned"
+    for ctx, network, history in trained(
+        contexts,
+        lambda: made_network(s),
+        lambda seed: shuffled(task.splits["train"], s["batch"], seed=seed, aligned=aligned),
         cross_entropy,
         settings=settings,
         evaluate=accuracies,
-        progress=lambda done, total, loss: ctx.progress(done, total, f"loss {loss:.3f}"),
-    )
-    save_weights(network, ctx.out / "weights.safetensors", {"network": dict(s["network"]), "seed": s["seed"]})
-    history.frame().to_parquet(ctx.out / "history.parquet", index=False)
+    ):
+        save_weights(
+            network, ctx.out / "weights.safetensors", {"network": dict(s["network"]), "seed": ctx.settings["seed"]}
+        )
+        history.frame().to_parquet(ctx.out / "history.parquet", index=False)
 
 
 def audit_network(ctx: StepContext) -> None:
@@ -140,8 +147,12 @@ def splits(task: Mapping[str, Any]) -> dict[str, Split]:
 
 def build_network(s: Mapping[str, Any], seed: int) -> Transformer:
     """The untrained network of a seed."""
+    return initialised(lambda: made_network(s), seed)
+
+
+def made_network(s: Mapping[str, Any]) -> Transformer:
     task, shape = s["task"], dict(s["network"])
-    return initialised(lambda: Transformer(2 * task["brackets"] + 3, max_length=task["cap"] + 2, **shape), seed)
+    return Transformer(2 * task["brackets"] + 3, max_length=task["cap"] + 2, **shape)
 
 
 def load_subject(s: Mapping[str, Any], folder: Any, seed: int, device: str) -> Subject:

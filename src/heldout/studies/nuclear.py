@@ -12,6 +12,7 @@ files named after them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,11 @@ def steps(config: Config, not_judged: str) -> list[Step]:
     found: list[Step] = []
     inputs: dict[str, str] = {}
 
-    def add(name: str, function: Any, settings: dict[str, Any], weights: str = "", version: int = 1) -> None:
+    def add(
+        name: str, function: Any, settings: dict[str, Any], weights: str = "", version: int = 1, **more: Any
+    ) -> None:
         read = {"weights": f"nuclear-{weights}"} if weights else {}
-        found.append(Step(f"nuclear-{name}", function, settings, read, version))
+        found.append(Step(f"nuclear-{name}", function, settings, read, version, **more))
         inputs[name] = f"nuclear-{name}"
 
     add("data", check_data, some(*DATA, "blocks_of", "networks"))  # first: what cannot go well is known at once
@@ -58,7 +61,7 @@ def steps(config: Config, not_judged: str) -> list[Step]:
     for seed in config.seed_list():
         for network in config.networks:
             own = built | {"network": network, "seed": seed}
-            add(f"train-{network}-s{seed}", train_network, own | some(*TRAINING))
+            add(f"train-{network}-s{seed}", train_network, own | some(*TRAINING), together=train_networks)
             add(f"helix-{network}-s{seed}", test_helix, own | some("draws"), f"train-{network}-s{seed}", version=2)
         untrained = built | {"network": UNTRAINED, "seed": seed}
         add(f"helix-{UNTRAINED}-s{seed}", test_helix, untrained | some("draws"), version=2)
@@ -107,6 +110,12 @@ def train_network(ctx: StepContext) -> None:
     from heldout.studies import nuclear_train
 
     nuclear_train.train_network(ctx)
+
+
+def train_networks(contexts: Sequence[StepContext]) -> None:
+    from heldout.studies import nuclear_train
+
+    nuclear_train.train_networks(contexts)
 
 
 def test_helix(ctx: StepContext) -> None:

@@ -6,9 +6,9 @@ residuals has its formula, refitted to the same training nuclei, added back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from heldout.analyses.geometry.passes import predict
 from heldout.networks.token_mlp import TokenMLP
 from heldout.runs import StepContext
+from heldout.studies.side_by_side import trained
 from heldout.tasks.base import Batch, Rectangular, Split
 from heldout.tasks.nuclear import Nuclear, NuclearSettings
 from heldout.tasks.nuclear.formulas import SEMF, MassFormula, fit
 from heldout.training.batching import shuffled
 from heldout.training.checkpoints import load_weights, save_weights
-from heldout.training.loop import train
 from heldout.training.losses import squared_error
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
@@ -125,7 +125,11 @@ def split_of(task: Nuclear, kind: Trained, name: str) -> Split:
 
 def network_of(s: Settings, task: Nuclear) -> TokenMLP:
     """Freshly initialised by the seed."""
-    return initialised(lambda: TokenMLP(task.sizes, width=s["width"], blocks=s["blocks"]), s["seed"])
+    return initialised(lambda: made_network(s, task), s["seed"])
+
+
+def made_network(s: Settings, task: Nuclear) -> TokenMLP:
+    return TokenMLP(task.sizes, width=s["width"], blocks=s["blocks"])
 
 
 # -- step --------------------------------------------------------------------------------------------------------------
@@ -133,12 +137,21 @@ def network_of(s: Settings, task: Nuclear) -> TokenMLP:
 
 def train_network(ctx: StepContext) -> None:
     """One network; its weights, its embeddings over training, its curves, and what it predicts for every nucleus."""
-    s = ctx.settings
+    train_networks([ctx])
+
+
+def train_networks(contexts: Sequence[StepContext]) -> None:
+    """One network a seed."""
+    s = contexts[0].settings
     kind = Trained.named(s["network"])
     task = task_of(s, kind)
     split = split_of(task, kind, "train")
-    network = network_of(s, task)
-    network.fit_outputs(split)
+
+    def fitted() -> TokenMLP:
+        network = made_network(s, task)
+        network.fit_outputs(split)
+        return network
+
     settings = TrainSettings(
         steps=s["steps"],
         learning_rate=s["learning_rate"],
@@ -146,31 +159,32 @@ def train_network(ctx: StepContext) -> None:
         weight_decay=s["weight_decay"] if kind.decays else 0.0,
         clip=None,
         evaluate_every=max(1, s["steps"] // s["looks"]),
-        seed=s["seed"],
     )
-    tables: list[list[np.ndarray]] = []
+    tables: list[list[list[np.ndarray]]] = [[] for _ in contexts]
 
-    def look(n: nn.Module) -> dict[str, float]:
+    def look(n: nn.Module, own: list[list[np.ndarray]]) -> dict[str, float]:
         assert isinstance(n, TokenMLP)
-        tables.append(tables_of(n))
+        own.append(tables_of(n))
         with torch.no_grad():
             return {f"{name}/rms": rms(n, task, kind, name) for name in ("train", "select")}
 
     weight = total if s["weighting"] == "total" and kind.target in ("binding", "semf") else None
-    history = train(
-        network,
-        shuffled(split, min(s["batch"], len(split)), seed=s["seed"]),
+    made = trained(
+        contexts,
+        fitted,
+        lambda seed: shuffled(split, min(s["batch"], len(split)), seed=seed),
         squared_error((SCALE,), weight=weight),
         settings=settings,
-        evaluate=look,
-        progress=lambda done, all_, loss: ctx.progress(done, all_, f"loss {loss:.3g}"),
+        evaluate=[partial(look, own=own) for own in tables],
     )
-    save_weights(network, ctx.out / WEIGHTS, {"network": s["network"], "seed": s["seed"]})
-    history.frame().to_parquet(ctx.out / CURVES, index=False)
-    steps = np.array([step for step, _ in history.rows])
-    stacked: dict[str, Any] = {column: np.stack([t[i] for t in tables]) for i, column in enumerate(COLUMNS)}
-    np.savez_compressed(ctx.out / TABLES, steps=steps, **stacked)
-    predictions(network, task, kind).to_parquet(ctx.out / PREDICTIONS, index=False)
+    for (ctx, network, history), own in zip(made, tables, strict=True):
+        network.cpu()
+        save_weights(network, ctx.out / WEIGHTS, {"network": s["network"], "seed": ctx.settings["seed"]})
+        history.frame().to_parquet(ctx.out / CURVES, index=False)
+        rows = [step for step, _ in history.rows]
+        stacked: dict[str, Any] = {c: np.stack([t[i] for t in own[: len(rows)]]) for i, c in enumerate(COLUMNS)}
+        np.savez_compressed(ctx.out / TABLES, steps=np.array(rows), **stacked)
+        predictions(network, task, kind).to_parquet(ctx.out / PREDICTIONS, index=False)
 
 
 def total(batch: Batch) -> Tensor:
@@ -190,7 +204,8 @@ def rms(network: nn.Module, task: Nuclear, kind: Trained, split: str) -> float:
     assert isinstance(items, Rectangular)
     z, n = nuclei(task, split)
     a = z + n if kind.target in ("binding", "semf") else 1
-    outputs = network(items.inputs)[:, 0].double().cpu().numpy() + offsets(task, kind, split)
+    inputs = items.inputs.to(next(network.parameters()).device)
+    outputs = network(inputs)[:, 0].double().cpu().numpy() + offsets(task, kind, split)
     return float(np.sqrt(np.mean((a * (outputs - task.rows[split].value)) ** 2)))
 
 

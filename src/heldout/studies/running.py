@@ -24,6 +24,7 @@ def run_study(
     address: str | None = None,
     device: str = "auto",
     fresh: Sequence[str] = (),
+    together: bool | None = None,
 ) -> Run:
     """Run a study, or go on with it; the directory is named after what was asked for, so the same words resume it."""
     study = find_study(name)
@@ -48,6 +49,7 @@ def run_study(
         address=address,
         device=device,
         fresh=fresh,
+        together=together,
         manifest=manifest,
     )
 

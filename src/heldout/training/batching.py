@@ -20,11 +20,15 @@ class Shuffled:
     one size); the last of an epoch may be smaller. Items of many lengths are bucketed: the permutation is cut into
     windows of about `WINDOW` batches, sorted by length within each, cut, and the batches are shuffled. So the items of
     a batch have similar lengths and are *not* an independent sample; an epoch of batches is.
+
+    `aligned`: the batch of a step has the same shape for every seed, so that seeds can be trained as one computation
+    (`heldout.training.together`). Then a window is the whole epoch, and the order of the batches' shapes is common to all
+    seeds; which items are in them is each seed's own.
     """
 
-    def __init__(self, split: Split, size: int, *, seed: int) -> None:
+    def __init__(self, split: Split, size: int, *, seed: int, aligned: bool = False) -> None:
         self.split = require_fit(split, "a network")
-        self.size, self.seed = size, seed
+        self.size, self.seed, self.aligned = size, seed, aligned
         self.lengths = np.asarray(split.items.lengths, dtype=np.int64)
         longest = int(self.lengths.max())
         if size < longest:
@@ -60,7 +64,7 @@ class Shuffled:
             per_batch = self.size // int(self.lengths[0])
             return [order[i : i + per_batch] for i in range(0, len(order), per_batch)]
         lengths = self.lengths[order]
-        window = (np.cumsum(lengths) - 1) // (WINDOW * self.size)
+        window = np.zeros_like(lengths) if self.aligned else (np.cumsum(lengths) - 1) // (WINDOW * self.size)
         by_length = np.lexsort((lengths, window))
         order, lengths, window = order[by_length], lengths[by_length], window[by_length]
         edges = np.flatnonzero(np.diff(window, prepend=-1, append=window[-1] + 1))
@@ -69,12 +73,14 @@ class Shuffled:
             for start, end in pairwise(edges)
             for a, b in _cuts(lengths[start:end], self.size)
         ]
+        if self.aligned:
+            draw = generator(0, "order", epoch, 1)  # the same for every seed
         return [batches[i] for i in draw.permutation(len(batches))]
 
 
-def shuffled(split: Split, size: int, *, seed: int) -> Shuffled:
+def shuffled(split: Split, size: int, *, seed: int, aligned: bool = False) -> Shuffled:
     """Batches of at most `size` positions from a split whose role is ``fit``; see `Shuffled`."""
-    return Shuffled(split, size, seed=seed)
+    return Shuffled(split, size, seed=seed, aligned=aligned)
 
 
 def _cuts(lengths: np.ndarray, size: int) -> list[tuple[int, int]]:

@@ -86,7 +86,8 @@ def train(
             seed_noise((noise + step) % 2**32)
             batch = batches(step) if on_cpu else batches(step).to(device)
             args, kwargs = batch.arguments()
-            value = loss(network(*args, **kwargs), batch)
+            with settings.casting(device):
+                value = loss(network(*args, **kwargs), batch)
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             if settings.clip is not None:

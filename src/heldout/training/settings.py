@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from heldout.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    import torch
 
 Schedule = Literal["constant", "cosine", "linear"]
 Decay = Literal["matrices", "linear"]
 Optimizer = Literal["adamw", "adam", "sgd", "rmsprop"]
+Precision = Literal["float32", "bfloat16"]
 SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine", "linear")
 DECAYS: tuple[Decay, ...] = ("matrices", "linear")
 OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "adam", "sgd", "rmsprop")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,9 @@ class TrainSettings:
     - `clip`: the gradient's largest Euclidean norm over all parameters together; None does not clip.
     - `evaluate_every`, `checkpoint_every`: in updates; None means at the end only. The end always counts.
     - `seed`: names the run, and seeds what the network draws while it trains (dropout).
+    - `precision`: ``bfloat16`` is mixed precision: matrix products are of bfloat16 (8 significant bits); weights, moments,
+      norms and the softmax of the loss stay float32, as `torch.autocast` divides them. It makes other networks, not
+      only roundings of the same. Evaluation is in float32 either way.
     """
 
     steps: int
@@ -48,6 +57,7 @@ class TrainSettings:
     seed: int = 0
     optimizer: Optimizer = "adamw"
     momentum: float = 0.0
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -56,6 +66,8 @@ class TrainSettings:
             raise ConfigError(f"training: {unknown('decay', str(self.decay), DECAYS)}")
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(f"training: {unknown('optimizer', str(self.optimizer), OPTIMIZERS)}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"training: {unknown('precision', str(self.precision), PRECISIONS)}")
         rules = {
             "steps": (self.steps >= 1, "at least 1"),
             "learning_rate": (0 < self.learning_rate < math.inf, "positive and finite"),
@@ -76,6 +88,14 @@ class TrainSettings:
         for name, (holds, rule) in rules.items():
             if not holds:
                 raise ConfigError(f"training: {name} must be {rule}, got {getattr(self, name)!r}")
+
+    def casting(self, device: torch.device) -> AbstractContextManager[Any]:
+        """What forward pass and loss are computed under on `device`."""
+        import torch
+
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=torch.bfloat16)
 
     def rate(self, step: int) -> float:
         """The learning rate of update `step` (0 to steps - 1)."""

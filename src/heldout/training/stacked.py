@@ -168,7 +168,8 @@ def train_stacked(
         for step in range(settings.steps):
             seed_noise((noise + step) % 2**32)
             batch = batches(step) if callable(batches) else _together([b(step) for b in batches], step)
-            values = stack.losses(batch if device.type == "cpu" else batch.to(device), loss, own=own)
+            with settings.casting(device):
+                values = stack.losses(batch if device.type == "cpu" else batch.to(device), loss, own=own)
             optimizer.zero_grad(set_to_none=True)
             values.sum().backward()  # type: ignore[no-untyped-call]
             if settings.clip is not None:

@@ -48,32 +48,34 @@ def train_together(
     *,
     settings: TrainSettings,
     device: str = "cpu",
-    evaluate: Evaluate | None = None,
+    evaluate: Evaluate | Sequence[Evaluate] | None = None,
     until: Until | None = None,
     progress: Progress | None = None,
     how: How = "auto",
 ) -> Together:
-    """Train what `make` builds, once for each of `seeds`, which give the initial weights (`initialised`).
+    """Train what `make` builds, once for each of `seeds`, which give the initial weights (`initialised`) and take the place
+    of `settings.seed`.
 
     - `batches`: step -> batch, the same for all, or one such function for each seed. To be stacked, the batches of one
       step must have one shape for all seeds; bucketed sentences in orders of their own have not.
-    - `evaluate`, `until`: of one network and of its curves, as of `heldout.training.loop.train`; a network that has
-      ended stays as it was. `progress`: (updates of all seeds together, their number, loss).
-    - `how`: ``stacked`` or ``one by one`` to say it oneself; ``auto`` chooses, and says what in the result.
+    - `evaluate`, `until`: of one network and of its curves, as of `heldout.training.loop.train`; `evaluate` may be one
+      for each seed. A network that has ended stays as it was. `progress`: (updates of all seeds together, their number,
+      loss).
+    - `how`: ``stacked`` or ``one by one`` to say it oneself; ``auto`` chooses, and says what in the result. One seed is
+      trained as `train` does it, whatever is said.
 
     Both ways do the same updates to float rounding, but not to the last bit, and what networks draw while training
-    (dropout) is drawn differently. Where bytes must repeat, say `how`: what `auto` chooses on a CPU depends on the
-    clock. Raises `ConfigError` where `how` is unknown or there is no seed.
+    (dropout) is drawn differently: in a stack from the first seed, for all. Where bytes must repeat, say `how`: what
+    `auto` chooses on a CPU depends on the clock. Raises `ConfigError` where `how` is unknown or there is no seed.
     """
     if how not in HOW:
         raise ConfigError(f"train_together: {unknown('way', str(how), HOW)}")
     if not seeds:
         raise ConfigError("train_together: no seeds; at least one is needed")
     networks = [initialised(make, seed).to(device) for seed in seeds]
-    if how == "auto":
-        how = (
-            "stacked" if len(seeds) > 1 and _stacking_pays(networks, batches, loss, settings, device) else "one by one"
-        )
+    looks = [evaluate] * len(seeds) if evaluate is None or callable(evaluate) else list(evaluate)
+    if len(seeds) == 1 or (how == "auto" and not _stacking_pays(networks, batches, loss, settings, device)):
+        how = "one by one"
     if how == "one by one":
         histories = []
         for i, network in enumerate(networks):
@@ -87,8 +89,8 @@ def train_together(
                     network,
                     batches if callable(batches) else batches[i],
                     loss,
-                    settings=settings,
-                    evaluate=evaluate,
+                    settings=replace(settings, seed=seeds[i]),
+                    evaluate=looks[i],
                     until=until,
                     progress=shown,
                 )
@@ -100,16 +102,16 @@ def train_together(
         stack,
         batches,
         loss,
-        settings=settings,
-        evaluate=None if evaluate is None else lambda done, stack: _each(stack, evaluate),
+        settings=replace(settings, seed=seeds[0]),
+        evaluate=None if evaluate is None else lambda done, stack: _each(stack, looks),
         until=until,
         progress=None if progress is None else lambda d, n, v: progress(d * len(seeds), n * len(seeds), v),
     )
-    return Together([stack.network(i) for i in range(len(seeds))], histories, how)
+    return Together([stack.network(i) for i in range(len(seeds))], histories, "stacked")
 
 
-def _each(stack: Stack, evaluate: Evaluate) -> Mapping[str, list[float]]:
-    found: list[Mapping[str, float]] = [evaluate(stack.network(i)) for i in range(len(stack))]
+def _each(stack: Stack, looks: Sequence[Evaluate | None]) -> Mapping[str, list[float]]:
+    found = [look(stack.network(i)) for i, look in enumerate(looks) if look is not None]
     return {name: [values[name] for values in found] for name in found[0]}
 
 
