@@ -7,11 +7,17 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from heldout.errors import ConfigError
-from heldout.runs import Run, Step, execute
+from heldout.runs import Run, Step, StepContext, execute
 from heldout.runs.steps import check_steps, companions
 from heldout.studies.base import find_study
+from heldout.training.loop import Loss
+from heldout.training.optimizers import make_optimizer
+from heldout.training.settings import TrainSettings
+from heldout.training.stacked import Stack
+from heldout.training.stacked import _together as together
 
 SMALL: dict[str, dict[str, Any]] = {
     "digits": {"training_steps": 10},
@@ -93,3 +99,37 @@ def test_settings_that_are_younger_than_stored_outputs_leave_their_keys() -> Non
         for more in ({}, {"batches": "aligned", "precision": "bfloat16"})
     )
     assert set(given.settings) - set(plain.settings) == {"batches", "precision"}
+
+
+@pytest.mark.parametrize("study", list(SMALL))
+def test_an_update_happens_on_the_steps_device_alone(
+    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the device ``meta``, which holds no numbers and refuses what lies elsewhere: no accelerator is needed to see that
+    nothing of a forward pass, a loss or an update has stayed on the CPU."""
+    seen: list[torch.device] = []
+
+    class EnoughError(Exception):
+        pass
+
+    def first_update(stack: Stack, batches: Any, loss: Loss, *, settings: TrainSettings, **_: Any) -> None:
+        stack.train()
+        values = stack.losses(together([each(0) for each in batches], 0).to("meta"), loss, own=True)
+        values.sum().backward()  # type: ignore[no-untyped-call]
+        trained = {name: p for name, p in stack.parameters.items() if p.requires_grad}
+        make_optimizer(trained, set(trained), settings, None).step()
+        seen.extend([values.device, *(p.grad.device for p in trained.values() if p.grad is not None)])
+        raise EnoughError
+
+    monkeypatch.setattr("heldout.training.together.train_stacked", first_update)
+    every = steps_of(study)
+    for kind in TRAINED[study]:
+        steps = [step for step in every if step.name in {f"{kind}-s{seed}" for seed in (0, 1)}]
+        if not steps:
+            continue
+        contexts = [StepContext(s.name, s.settings, {}, out=tmp_path, device="meta") for s in steps]
+        assert steps[0].together is not None
+        with pytest.raises(EnoughError):
+            steps[0].together(contexts)
+    assert len(seen) > 4
+    assert {device.type for device in seen} == {"meta"}

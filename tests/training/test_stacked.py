@@ -20,7 +20,7 @@ from heldout.training.loop import train
 from heldout.training.losses import cross_entropy
 from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
-from heldout.training.stacked import Stack, train_stacked
+from heldout.training.stacked import Stack, _require_finite, train_stacked
 
 SGD = TrainSettings(200, 0.05, "constant", optimizer="sgd", weight_decay=0.0, clip=None)
 ADAMW = TrainSettings(200, 3e-3, "cosine", warmup=10, weight_decay=0.1)
@@ -318,3 +318,16 @@ def test_a_network_that_diverges_is_named() -> None:
         networks[2].readout.weight.fill_(float("inf"))
     with pytest.raises(NonFiniteError, match="loss of network 2 of the stack is NaN or infinite at update 1 of 200"):
         train_stacked(Stack(networks), shuffled(blobs(), 16, seed=0), cross_entropy, settings=SGD)
+
+
+def test_losses_looked_at_together_name_the_first_update_that_went_wrong() -> None:
+    """As on an accelerator, where fifty are; of networks that have ended nothing counts."""
+    losses = torch.ones(4, 3)
+    losses[1:, 2] = torch.nan
+    losses[2, 0] = torch.inf
+    settings = replace(SGD, steps=100)
+    with pytest.raises(NonFiniteError, match="of network 2 of the stack is NaN or infinite at update 48 of 100"):
+        _require_finite(losses, 50, settings, ())
+    with pytest.raises(NonFiniteError, match="of network 0 of the stack is NaN or infinite at update 49 of 100"):
+        _require_finite(losses, 50, settings, {2})
+    _require_finite(losses, 50, settings, {0, 2})

@@ -144,7 +144,7 @@ def measure_network(ctx: StepContext) -> None:
     network.eval()
     with torch.no_grad():
         found: dict[str, Any] = {"accuracy": accuracies(network, task)}
-    sections = Sections(network, LAYERS)
+    sections = Sections(network, LAYERS, device=ctx.device)
     arrays: dict[str, Any] = {}
     fit, select, tests = task.splits["train"], task.splits["select"], [task.splits[name] for name in tested(task)]
 
@@ -188,7 +188,7 @@ def fourier_shares(sections: Sections, bases: Bases, site: str, task: Modular) -
     batch = Batch(tokens, torch.arange(len(a)))
     layer = sections.number(site)
     rows = sections.cross(sections.prepared(batch), layer, layer + 1, graph=False).rows[0]  # (p^2, T, D)
-    features = bases[site].encode(rows[:, 0]).reshape(p, p, -1).numpy()
+    features = bases[site].encode(rows[:, 0]).reshape(p, p, -1).cpu().numpy()
     return frequency_shares(features)
 
 

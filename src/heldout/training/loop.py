@@ -34,7 +34,7 @@ Evaluate = Callable[[nn.Module], Mapping[str, float]]
 Progress = Callable[[int, int, float], None]
 Until = Callable[[History], bool]
 
-_DEFERRED = 50  # losses looked at together on an accelerator, where looking at each would stall it
+DEFERRED = 50  # losses looked at together on an accelerator, where looking at each would stall it
 
 
 def train(
@@ -100,7 +100,7 @@ def train(
             row_due = last or _due(done, settings.evaluate_every)
             save_due = checkpoint is not None and (last or _due(done, settings.checkpoint_every))
             running.pending.append(value.detach())
-            if on_cpu or row_due or save_due or len(running.pending) >= _DEFERRED:
+            if on_cpu or row_due or save_due or len(running.pending) >= DEFERRED:
                 running.take(done, settings)
                 if progress is not None and (last or time.monotonic() - shown > 0.1):
                     shown = time.monotonic()

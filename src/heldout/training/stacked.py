@@ -32,7 +32,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from heldout.errors import ConfigError, NetworkError, NonFiniteError
 from heldout.tasks.base import Batch
 from heldout.training.history import BATCH_LOSS, History
-from heldout.training.loop import Loss, Progress, Until
+from heldout.training.loop import DEFERRED, Loss, Progress, Until
 from heldout.training.optimizers import decayed, make_optimizer, multipliers, set_rate
 from heldout.training.seeds import stream
 from heldout.training.settings import TrainSettings
@@ -156,6 +156,7 @@ def train_stacked(
     due = _moments(settings, at)
     histories = [History() for _ in range(len(stack))]
     ended: dict[int, dict[str, Tensor]] = {}
+    pending: list[Tensor] = []  # losses not looked at yet, each (S,)
     total, count, shown = torch.zeros(len(stack), dtype=torch.float64), 0, time.monotonic()
     device = next(iter(trained.values())).device
     noise = int(stream(settings.seed, "noise").generate_state(1, np.uint32)[0])
@@ -178,10 +179,16 @@ def train_stacked(
             optimizer.step()
 
             done = step + 1
-            found = values.detach().cpu()
-            _require_finite(found, done, settings, ended)
-            total += found
-            count += 1
+            pending.append(values.detach())
+            if device.type == "cpu" or done in due or len(pending) == DEFERRED:
+                found = torch.stack(pending).cpu()
+                pending.clear()
+                _require_finite(found, done, settings, ended)
+                total += found.sum(0, dtype=torch.float64)
+                count += len(found)
+                if progress is not None and (done == settings.steps or time.monotonic() - shown > 0.1):
+                    shown = time.monotonic()
+                    progress(done, settings.steps, float(found[-1].mean()))
             if done in due:
                 _restore(stack, ended)
                 _record(histories, done, stack, evaluate, total / count, ended)
@@ -191,9 +198,6 @@ def train_stacked(
                 stack.train()
                 total.zero_()
                 count = 0
-            if progress is not None and (done == settings.steps or time.monotonic() - shown > 0.1):
-                shown = time.monotonic()
-                progress(done, settings.steps, float(found.mean()))
             if len(ended) == len(stack):
                 break
     _restore(stack, ended)
@@ -270,11 +274,15 @@ def _clip(parameters: Mapping[str, Tensor], most: float) -> None:
 
 
 def _require_finite(losses: Tensor, done: int, settings: TrainSettings, ended: Collection[int]) -> None:
+    """`losses` (N, S) are those of the last N updates, of which `done` have been made."""
     if math.isfinite(float(losses.sum())):
         return
-    bad = [i for i, value in enumerate(losses.tolist()) if not math.isfinite(value) and i not in ended]
-    if not bad:
+    wrong = ~torch.isfinite(losses)
+    wrong[:, list(ended)] = False
+    if not wrong.any():
         return
+    first = int(wrong.any(1).nonzero()[0])
+    bad, done = wrong[first].nonzero()[:, 0].tolist(), done - len(losses) + 1 + first
     raise NonFiniteError(
         f"the training loss of network {', '.join(map(str, bad))} of the stack is NaN or infinite at update {done} of "
         f"{settings.steps}. Try a lower learning_rate (it is {settings.learning_rate:g}), a longer warmup (it is "
