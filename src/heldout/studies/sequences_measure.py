@@ -27,9 +27,8 @@ from heldout.tasks.base import Batch, Rectangular
 from heldout.tasks.sequences import START, Sequences
 from heldout.training.batching import shuffled
 from heldout.training.checkpoints import load_weights, save_weights
-from heldout.training.loop import train
-from heldout.training.seeds import initialised
 from heldout.training.settings import TrainSettings
+from heldout.training.together import train_together
 
 CURVES, DIFFERENCES = "curves.json", "differences.json"
 ANSWERS = Origin("answers", site="output")
@@ -74,31 +73,27 @@ def train_networks(ctx: StepContext) -> None:
     """Every seed of one order of one configuration: weights, and accuracies by place along the way."""
     s = ctx.settings
     task = task_of(s, s["order"])
-    curves: dict[str, Any] = {}
-    for i, seed in enumerate(s["seeds"]):
-        network = initialised(lambda: network_of(s, task), seed)
-        settings = TrainSettings(
-            steps=s["updates"],
-            learning_rate=s["learning_rate"],
-            warmup=min(s["warmup"], s["updates"]),
-            weight_decay=s["weight_decay"],
-            evaluate_every=max(1, s["updates"] // s["looks"]),
-            seed=seed,
-        )
-
-        def told(done: int, total: int, loss: float, i: int = i) -> None:
-            ctx.progress(i + done / total, len(s["seeds"]), f"loss {loss:.3f}")
-
-        history = train(
-            network,
-            shuffled(task.splits["train"], s["batch"], seed=seed),
-            mean_loss,
-            settings=settings,
-            evaluate=lambda n: accuracies(n, task),
-            progress=told,
-        )
+    settings = TrainSettings(
+        steps=s["updates"],
+        learning_rate=s["learning_rate"],
+        warmup=min(s["warmup"], s["updates"]),
+        weight_decay=s["weight_decay"],
+        evaluate_every=max(1, s["updates"] // s["looks"]),
+    )
+    made = train_together(
+        lambda: network_of(s, task),
+        s["seeds"],
+        [shuffled(task.splits["train"], s["batch"], seed=seed) for seed in s["seeds"]],
+        mean_loss,
+        settings=settings,
+        device=ctx.device,
+        evaluate=lambda n: accuracies(n, task),
+        progress=lambda done, total, loss: ctx.progress(done, total, f"loss {loss:.3f}"),
+        how="one by one" if ctx.device.startswith("cpu") else "stacked",
+    )
+    for seed, network in zip(s["seeds"], made.networks, strict=True):
         save_weights(network, ctx.out / f"seed-{seed}.safetensors", {"seed": seed, "order": s["order"]})
-        curves[str(seed)] = history.rows
+    curves = {str(seed): history.rows for seed, history in zip(s["seeds"], made.histories, strict=True)}
     (ctx.out / CURVES).write_text(json.dumps(curves))
 
 
@@ -113,7 +108,8 @@ def accuracies(network: torch.nn.Module, task: Sequences) -> dict[str, float]:
     assert isinstance(network, EncoderDecoder)
     items = _items(task, "test")
     assert items.targets is not None
-    right = answers(network, items.inputs[0], len(task.names)) == items.targets
+    source = items.inputs[0].to(next(network.parameters()).device)
+    right = answers(network, source, len(task.names)).cpu() == items.targets
     return {f"test/{place(k)}": float(v) for k, v in enumerate(right.double().mean(0))}
 
 
