@@ -92,13 +92,26 @@ def test_sentences_are_trained_together_only_where_their_batches_have_one_shape(
         dyck.configure("smoke", {"batches": "bucketed"})
 
 
-def test_settings_that_are_younger_than_stored_outputs_leave_their_keys() -> None:
-    dyck = find_study("dyck")
-    plain, given = (
-        next(step for step in dyck.steps(dyck.configure("smoke", more)[0], "") if step.name == "dyck-train-s0")
-        for more in ({}, {"batches": "aligned", "precision": "bfloat16"})
+@pytest.mark.parametrize(
+    ("study", "given"),
+    [
+        ("dyck", {"batches": "aligned", "precision": "bfloat16"}),
+        ("arithmetic", {"precision": "bfloat16"}),
+        ("code", {"precision": "bfloat16"}),
+    ],
+)
+def test_settings_that_are_younger_than_stored_outputs_leave_their_keys(study: str, given: dict[str, Any]) -> None:
+    """At their default they are in no key; otherwise they are, in that of the step that trains."""
+    found = find_study(study)
+    plain, other = (
+        {step.name: step for step in found.steps(found.configure("smoke", more)[0], "")} for more in ({}, given)
     )
-    assert set(given.settings) - set(plain.settings) == {"batches", "precision"}
+    changed = {name for name, step in plain.items() if step.settings != other[name].settings}
+    assert changed
+    assert all("train" in name or "weights" in name for name in changed)
+    for name in changed:
+        assert set(other[name].settings) - set(plain[name].settings) == set(given)
+        assert given.keys().isdisjoint(plain[name].settings)
 
 
 @pytest.mark.parametrize("study", list(SMALL))

@@ -16,7 +16,8 @@ from pydantic import Field, PositiveInt, model_validator
 
 from heldout.runs import Run, Step, StepContext
 from heldout.studies.arithmetic_claims import LAWS, PRODUCT, Law, claims, sum_name
-from heldout.studies.base import SMOKE, Config, Study
+from heldout.studies.base import SMOKE, Config, Study, departures
+from heldout.training.settings import Precision
 
 if TYPE_CHECKING:
     from heldout.figures.page import Page
@@ -121,6 +122,7 @@ class ArithmeticConfig(Config):
     modular_dropout: Dropout = 0.1
     modular_test_pairs: PositiveInt = 5_000
     batch: PositiveInt = 64
+    precision: Precision = "float32"
     test_pairs: PositiveInt = 2_000
 
     fit_pairs: PositiveInt = 2_000
@@ -243,7 +245,8 @@ def steps(config: Config, not_judged: str) -> list[Step]:
             own = fields(_NETWORK) | {"kind": asdict(kind), "seed": seed}
             name = {what: f"arithmetic-{what}-{kind.name}-s{seed}" for what in ("train", "answers", "inside", "repair")}
             weights = {"weights": name["train"]}
-            found.append(Step(name["train"], train_network, own, together=train_networks))
+            training = own | departures(config, "precision")
+            found.append(Step(name["train"], train_network, training, together=train_networks))
             found.append(Step(name["answers"], examine_answers, own | fields(("null_draws",)), weights))
             judged[f"answers-{kind.name}-{seed}"] = name["answers"]
             if kind.name in sums:

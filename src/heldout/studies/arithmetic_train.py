@@ -59,7 +59,9 @@ def train_networks(contexts: Sequence[StepContext]) -> None:
         lambda: made_network(s, task),
         lambda seed: shuffled(split, s["batch"], seed=seed),
         cross_entropy,
-        settings=train_settings(kind, kind.steps, evaluate_every=max(15, kind.steps // POINTS)),
+        settings=train_settings(
+            kind, kind.steps, evaluate_every=max(15, kind.steps // POINTS), precision=s.get("precision", "float32")
+        ),
         evaluate=exact,
         until=settled(kind.settled, f"{ASIDE}/truth", least=SETTLED, right_at_end=True),
     ):

@@ -12,7 +12,8 @@ from pydantic import Field, PositiveInt, model_validator
 
 from heldout.runs import Run, Step, StepContext
 from heldout.statistics.claims import Claim
-from heldout.studies.base import SMOKE, Config, Study
+from heldout.studies.base import SMOKE, Config, Study, departures
+from heldout.training.settings import Precision
 
 if TYPE_CHECKING:
     from heldout.figures.page import Page
@@ -62,6 +63,7 @@ class CodeConfig(Config):
     batch: PositiveInt = 8
     learning_rate: Positive = 2e-3
     warmup: Annotated[int, Field(ge=0)] = 50
+    precision: Precision = "float32"
 
     sites: Annotated[tuple[str, ...], Field(min_length=1)] = (ALL,)
     ranks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (4, 8, 16, 20, 24, 28)
@@ -232,7 +234,7 @@ def trained_steps(config: CodeConfig) -> list[Step]:
     """The corpus, and a trained decoder for each seed. Another study that lists them shares what they made."""
     corpus = _some(config, "source", "path", "language", "globs", "train_characters", "least_characters", "window")
     corpus |= _some(config, "windows", "units", "fit_windows")
-    train = _some(config, "training_steps", "batch", "learning_rate", "warmup")
+    train = _some(config, "training_steps", "batch", "learning_rate", "warmup") | departures(config, "precision")
     # What lies in the folders is part of what the corpus is: when a package changes, so does the step's key.
     made = [Step(CORPUS, make_corpus, corpus | {"fingerprint": _fingerprint(corpus)})]
     for seed in config.seed_list():

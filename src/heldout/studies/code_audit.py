@@ -91,6 +91,7 @@ def train_network(ctx: StepContext) -> None:
         warmup=s["warmup"],
         evaluate_every=max(1, s["training_steps"] // 8),
         seed=s["seed"],
+        precision=s.get("precision", "float32"),
     )
     history = train(
         network,

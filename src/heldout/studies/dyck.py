@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt, model_validator
 from heldout.runs import Run, Step, StepContext
 from heldout.statistics.claims import Claim
 from heldout.studies.base import SMOKE, Config, Study, departures
+from heldout.training.settings import Precision
 
 if TYPE_CHECKING:
     from heldout.figures.page import Page
@@ -66,7 +67,7 @@ class DyckConfig(Config):
     warmup: Annotated[int, Field(ge=0)] = 200
     batch: PositiveInt = 8_000
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     batches: Literal["own", "aligned"] = "own"
     fit_sentences: PositiveInt = 1_000
     basis: Literal["joint", "separate"] = "joint"
