@@ -77,7 +77,9 @@ def run(
     fresh: Annotated[list[str] | None, typer.Option(help="Steps to compute again (a pattern); repeatable.")] = None,
     together: Annotated[
         bool | None,
-        typer.Option("--together/--apart", help="Train seeds as one computation, where it can be; so on accelerators."),
+        typer.Option(
+            "--together/--apart", help="Train seeds as one computation where they can be; the default on accelerators."
+        ),
     ] = None,
 ) -> None:
     """Run a study, or go on with it, and write its page."""

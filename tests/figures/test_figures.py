@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -287,3 +287,26 @@ def test_matrices_share_a_scale_and_their_difference_is_symmetric() -> None:
     assert len(figure.data) == 27
     with pytest.raises(EvidenceError, match=r"shape \(3, 3\)"):
         a_heatmap(labels=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("labels", "panels", "beside"),
+    [
+        (range(20), 3, 3),
+        (("untrained", "easy only", "hard only", "both"), 3, 2),
+        (("a", "b", "c", "d", "e"), 4, 2),  # the numbers written in the cells would touch
+        (range(9), 4, 4),
+        (tuple(f"a label of many words {i}" for i in range(4)), 2, 1),
+    ],
+)
+def test_heatmaps_stand_beside_each_other_as_far_as_their_labels_and_numbers_have_room(
+    labels: Sequence[object], panels: int, beside: int
+) -> None:
+    square = np.zeros((len(labels), len(labels)))
+    words = {"row_title": "r", "column_title": "c", "value_title": "v", "limits": "Nothing."}
+    drawn = [Matrix(str(i), square) for i in range(panels)]
+    plot = heatmap(drawn, rows=labels, columns=labels, id="map", title="t", **words).plot["layout"]
+    lefts = [plot["meta"]["wide"][f"xaxis{i + 1 if i else ''}.domain"][0] for i in range(panels)]
+    assert len(set(lefts)) == beside
+    named = [plot[f"yaxis{i + 1 if i else ''}"].get("showticklabels", True) for i in range(panels)]
+    assert named == [left == 0 for left in lefts]

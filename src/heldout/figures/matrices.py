@@ -13,6 +13,10 @@ from heldout.figures.base import Figure, sentences, span
 from heldout.figures.panels import Panel, axes, layout
 from heldout.figures.style import DIVERGING, MUTED, SEQUENTIAL, Json, number, plain, show, wrap
 
+PAGE, LETTER = (
+    760,
+    6.3,
+)  # pixels across all panels where a page is narrowest and still wide, and of a tick label's letter
 WRITTEN = 64  # cells of a matrix up to which each has its value written in it
 
 
@@ -68,8 +72,9 @@ def heatmap(
         )
         for m in drawn
     ]
-    plot = layout(panels, columns=len(drawn), bar=True)
-    for i in range(1, len(drawn)):  # beside each other, rows are named once
+    beside = _beside(len(drawn), rows, columns)
+    plot = layout(panels, columns=beside, bar=True)
+    for i in (i for i in range(len(drawn)) if i % beside):  # beside each other, rows are named once
         own = f"yaxis{i + 1}"
         plot["meta"]["wide"] |= {f"{own}.showticklabels": False, f"{own}.title.text": ""}
         plot["meta"]["narrow"] |= {f"{own}.showticklabels": True}
@@ -122,6 +127,17 @@ def _ticks(labels: Sequence[object]) -> Json:
     step = max(1, -(-len(labels) // 12))
     places = list(range(0, len(labels), step))
     return {"tickvals": places, "ticktext": [plain(labels[i]) for i in places], "tickangle": 0}
+
+
+def _beside(panels: int, rows: Sequence[object], columns: Sequence[object]) -> int:
+    """How many panels stand beside each other, so that neither column labels nor written values touch."""
+    width = PAGE - LETTER * max(len(plain(r)) for r in rows)
+    labels = _ticks(columns)["ticktext"]
+    needed = len(labels) * (LETTER * max(len(label) for label in labels) + 4)
+    if len(rows) * len(columns) <= WRITTEN:
+        needed = max(needed, len(columns) * (LETTER * 5 + 2))
+    fits = max([n for n in range(1, panels + 1) if width * (1 - 0.09 * (n - 1)) / n >= needed], default=1)
+    return -(-panels // -(-panels // fits))  # as even as the number of lines allows
 
 
 def _scale(matrices: Sequence[np.ndarray]) -> tuple[float, float]:
