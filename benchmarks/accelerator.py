@@ -131,10 +131,12 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seeds", type=int, default=64)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--sentences", type=int, default=20_000)
+    parser.add_argument("--sentences", type=int, default=20_000, help="training sentences, 3 000 or more")
     parser.add_argument("--modulus", type=int, default=113)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="turns, 2 or more")
     arguments = parser.parse_args()
+    if arguments.repeats < 2:
+        parser.error("--repeats must be at least 2: quartiles are of several turns")
     device = pick_device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "this processor"
     print(f"{name}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads")

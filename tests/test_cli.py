@@ -310,3 +310,19 @@ def test_what_was_stopped_says_how_it_goes_on(
     code, _, err = call(capsys, "show", "digits")
     assert code == 130
     assert "the same command goes on from there" in err
+
+
+def test_an_error_of_a_step_says_which(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    given = ["run", "digits", "--preset", "smoke", "--set", 'networks=["mlp"]', "--engine", "inline", "--device", "cpu"]
+    given += ["--set", "learning_rate=1e30", "--runs", str(tmp_path)]
+    code, _, err = call(capsys, *given)
+    assert code == 2
+    assert err.splitlines()[-1] == "  in step 'digits-train-mlp-s0'"
+    assert err.splitlines()[-2].startswith("error: the training loss is nan at update 2 of 60")
+    code, _, err = call(capsys, *given, "--together")
+    assert code == 2
+    assert err.splitlines()[-3].startswith("error: the training loss of seed 0, seed 1 is NaN or infinite at update 2")
+    assert err.splitlines()[-2:] == [
+        "  in step 'digits-train-mlp-s0, digits-train-mlp-s1'",
+        "  trained together; --apart trains them one by one, and keeps those that end",
+    ]

@@ -215,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     except HeldoutError as error:
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo("\n  ".join([f"error: {error}", *getattr(error, "__notes__", ())]), err=True)
         raise SystemExit(2) from None
     except SystemExit as leave:
         if leave.code == INTERRUPTED:

@@ -63,6 +63,11 @@ def fails_together(contexts: Sequence[StepContext]) -> None:
     nonfinite(contexts[1])
 
 
+def told(ctx: StepContext) -> None:
+    """Whether seeds are to be one computation."""
+    (ctx.out / "together.json").write_text(json.dumps(ctx.together))
+
+
 def environment(ctx: StepContext) -> None:
     """Which process this is, and with how many threads."""
     import torch

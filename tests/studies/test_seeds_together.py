@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from heldout.errors import ConfigError
 from heldout.runs import Run, Step, StepContext, execute
 from heldout.runs.steps import check_steps, companions
 from heldout.studies.base import find_study
-from heldout.training.loop import Loss
-from heldout.training.optimizers import make_optimizer
-from heldout.training.settings import TrainSettings
+from heldout.tasks.base import Batch
 from heldout.training.stacked import Stack
-from heldout.training.stacked import _together as together
+from heldout.training.together import train_together
 
 SMALL: dict[str, dict[str, Any]] = {
     "digits": {"training_steps": 10},
@@ -31,7 +33,7 @@ TRAINED = {  # study -> one step of each kind of network that is trained so
     "dyck": ("dyck-train",),
     "arithmetic": ("arithmetic-train-sum_at_most", "arithmetic-train-product"),
     "degeneracy": ("degeneracy-train-modular", "degeneracy-train-pictures"),
-    "nuclear": ("nuclear-train-binding", "nuclear-train-vintage-residual"),
+    "nuclear": ("nuclear-train-binding", "nuclear-train-residual"),
 }
 
 
@@ -41,6 +43,17 @@ def steps_of(study: str, **more: Any) -> list[Step]:
     return found.steps(config, "")
 
 
+def kinds_of(study: str) -> list[list[Step]]:
+    """The steps of each kind of network that is trained so, one a seed (`sequences`: one for all seeds)."""
+    found = find_study(study)
+    every = {
+        step.name: step for step in found.steps(found.configure("smoke", {"seeds": 2, **SMALL.get(study, {})})[0], "")
+    }
+    if study == "sequences":
+        return [[next(step for name, step in every.items() if "train" in name)]]
+    return [[every[f"{kind}-s{seed}"] for seed in (0, 1)] for kind in TRAINED[study]]
+
+
 def curves(run: Run, step: str) -> pd.DataFrame:
     folder = run.output(step)
     return pd.read_parquet(next(p for name in ("history", "curves") if (p := folder / f"{name}.parquet").exists()))
@@ -48,10 +61,7 @@ def curves(run: Run, step: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize("study", list(SMALL))
 def test_they_are_the_networks_that_are_trained_one_by_one(study: str, tmp_path: Path) -> None:
-    every = steps_of(study)
-    wanted = {f"{kind}-s{seed}" for kind in TRAINED[study] for seed in (0, 1)} & {step.name for step in every}
-    steps = [step for step in every if step.name in wanted]
-    assert len(steps) >= 2
+    steps = [step for kind in kinds_of(study) for step in kind]
     side, apart = (
         execute(study, steps, out=tmp_path / name / "run", engine="inline", together=name == "side", progress=None)
         for name in ("side", "apart")
@@ -114,35 +124,64 @@ def test_settings_that_are_younger_than_stored_outputs_leave_their_keys(study: s
         assert given.keys().isdisjoint(plain[name].settings)
 
 
-@pytest.mark.parametrize("study", list(SMALL))
-def test_an_update_happens_on_the_steps_device_alone(
-    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On the device ``meta``, which holds no numbers and refuses what lies elsewhere: no accelerator is needed to see that
-    nothing of a forward pass, a loss or an update has stayed on the CPU."""
-    seen: list[torch.device] = []
+class OneDevice(TorchDispatchMode):
+    """Raises where tensors of two devices meet in one operation, copies from one to another apart. (Plain ``meta`` tensors
+    would let many such operations pass.)"""
 
-    class EnoughError(Exception):
-        pass
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_meta = 0
 
-    def first_update(stack: Stack, batches: Any, loss: Loss, *, settings: TrainSettings, **_: Any) -> None:
-        stack.train()
-        values = stack.losses(together([each(0) for each in batches], 0).to("meta"), loss, own=True)
-        values.sum().backward()  # type: ignore[no-untyped-call]
-        trained = {name: p for name, p in stack.parameters.items() if p.requires_grad}
-        make_optimizer(trained, set(trained), settings, None).step()
-        seen.extend([values.device, *(p.grad.device for p in trained.values() if p.grad is not None)])
-        raise EnoughError
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        devices = {t.device.type for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.ndim}
+        assert len(devices) < 2 or "copy" in str(func), f"{func} on {devices}"
+        self.on_meta += devices == {"meta"}
+        return func(*args, **(kwargs or {}))
 
-    monkeypatch.setattr("heldout.training.together.train_stacked", first_update)
-    every = steps_of(study)
-    for kind in TRAINED[study]:
-        steps = [step for step in every if step.name in {f"{kind}-s{seed}" for seed in (0, 1)}]
-        if not steps:
-            continue
-        contexts = [StepContext(s.name, s.settings, {}, out=tmp_path, device="meta") for s in steps]
-        assert steps[0].together is not None
-        with pytest.raises(EnoughError):
-            steps[0].together(contexts)
-    assert len(seen) > 4
-    assert {device.type for device in seen} == {"meta"}
+
+@pytest.mark.parametrize("study", [*SMALL, "sequences"])
+def test_updates_happen_on_the_steps_device_alone(study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device ``meta``, which holds no numbers: no accelerator is needed to see that nothing of a batch, a forward
+    pass, a loss, clipping or an optimiser has stayed on the CPU. It ends where losses are looked at, as it has none."""
+
+    def unseen(*given: Any, evaluate: Any, **more: Any) -> Any:
+        return train_together(*given, evaluate=None, **more)
+
+    for place in ("side_by_side", "sequences_measure"):
+        monkeypatch.setattr(f"heldout.studies.{place}.train_together", unseen)
+    for steps in kinds_of(study):
+        contexts = [StepContext(s.name, s.settings, {}, out=tmp_path, device="meta", together=True) for s in steps]
+        function, given = (
+            (steps[0].function, contexts[0]) if steps[0].together is None else (steps[0].together, contexts)
+        )
+        with OneDevice() as mode, pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+            function(given)  # type: ignore[operator]
+        assert mode.on_meta > 100  # ten updates or more
+
+
+def test_what_strays_from_the_device_is_found() -> None:
+    """The check above has an eye for a batch that was left behind."""
+    stack = Stack([torch.nn.Embedding(3, 4).to("meta")] * 2)
+    batch = Batch(torch.zeros(5, dtype=torch.int64), torch.arange(5))
+    with OneDevice(), pytest.raises(AssertionError, match=r"embedding.*(cpu.*meta|meta.*cpu)"):
+        stack(batch)
+    with OneDevice():
+        stack(batch.to("meta"))
+
+
+def test_orders_of_answers_are_stacked_as_they_are_trained_apart(tmp_path: Path) -> None:
+    """`sequences` trains all seeds in one step, and is told how."""
+    (step,) = kinds_of("sequences")[0]
+    found = {}
+    for together in (False, True):
+        (out := tmp_path / str(together)).mkdir()
+        settings = {**step.settings, "updates": 10, "configuration": {**step.settings["configuration"], "dropout": 0.0}}
+        ctx = StepContext(step.name, settings, {}, out=out, device="cpu", together=together)
+        step.function(ctx)
+        assert ctx.notes == ([{"trained together": [0, 1]}] if together else [])
+        found[together] = json.loads((out / "curves.json").read_text())
+    for seed in ("0", "1"):
+        for (ours, mine), (theirs, other) in zip(found[True][seed], found[False][seed], strict=True):
+            assert ours == theirs
+            assert mine == pytest.approx(other, rel=1e-5, abs=1e-6)
+    assert found[True]["0"] != found[True]["1"]

@@ -325,9 +325,26 @@ def test_losses_looked_at_together_name_the_first_update_that_went_wrong() -> No
     losses = torch.ones(4, 3)
     losses[1:, 2] = torch.nan
     losses[2, 0] = torch.inf
-    settings = replace(SGD, steps=100)
+    settings, called = replace(SGD, steps=100), [f"network {i} of the stack" for i in range(3)]
     with pytest.raises(NonFiniteError, match="of network 2 of the stack is NaN or infinite at update 48 of 100"):
-        _require_finite(losses, 50, settings, ())
+        _require_finite(losses, 50, settings, (), called)
     with pytest.raises(NonFiniteError, match="of network 0 of the stack is NaN or infinite at update 49 of 100"):
-        _require_finite(losses, 50, settings, {2})
-    _require_finite(losses, 50, settings, {0, 2})
+        _require_finite(losses, 50, settings, {2}, called)
+    _require_finite(losses, 50, settings, {0, 2}, called)
+
+
+def test_weights_that_become_infinite_are_refused_as_one_network_s_are() -> None:
+    """One update of a rate that float32 cannot hold, after a loss that is finite."""
+    settings = replace(SGD, steps=1, learning_rate=1e38, clip=None)
+    stack = stack_of(lambda: MLP((6, 16, 4)))
+    match = r"of seed 7, seed 8, seed 9 is NaN or infinite after update 1 of 1\. Try a lower learning_rate"
+    with pytest.raises(NonFiniteError, match=match):
+        train_stacked(
+            stack, shuffled(blobs(), 16, seed=0), square, settings=settings, names=["seed 7", "seed 8", "seed 9"]
+        )
+    with pytest.raises(NonFiniteError, match="is NaN or infinite after update 1 of 1"):
+        train(stack_of(lambda: MLP((6, 16, 4))).network(0), shuffled(blobs(), 16, seed=0), square, settings=settings)
+
+
+def square(outputs: Tensor, batch: Batch) -> Tensor:
+    return (1e3 * outputs).square().sum()

@@ -155,5 +155,13 @@ def batch_of(items: int, positions: int) -> Batch:
 def test_what_is_not_accepted() -> None:
     with pytest.raises(ConfigError, match=r"unknown way .*stacked"):
         trained("stack")  # type: ignore[arg-type]
+    for what, more in (
+        ("orders of batches", {"batches": [batches()] * 2}),
+        ("ways to evaluate", {"evaluate": [weight] * 4}),
+    ):
+        given = {"batches": batches(), **more}
+        for how in together.HOW:
+            with pytest.raises(ConfigError, match=f"{what} for 3 seeds; give one for all, or as many"):
+                train_together(make, SEEDS, loss=cross_entropy, settings=SETTINGS, how=how, **given)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no seeds"):
         train_together(make, [], batches(), cross_entropy, settings=SETTINGS)

@@ -95,7 +95,10 @@ def execute(
             pool.share(depot)
             writer.update()
             emit("start", study=study, steps=len(order), pid=os.getpid())
-            jobs = {step.name: _job(step, keys, depot, device, replace=step.name in again) for step in order}
+            jobs = {
+                step.name: _job(step, keys, depot, device, replace=step.name in again, together=together)
+                for step in order
+            }
             try:
                 _drive(order, jobs, beside, pool, depot, verify, emit)
             except BaseException:
@@ -134,7 +137,7 @@ def _manifest(study: str, order: Sequence[Step], keys: Mapping[str, str], given:
     return given_plain | ours
 
 
-def _job(step: Step, keys: Mapping[str, str], depot: Store, device: str, *, replace: bool) -> Job:
+def _job(step: Step, keys: Mapping[str, str], depot: Store, device: str, *, replace: bool, together: bool) -> Job:
     return Job(
         name=step.name,
         function=step.function_name,
@@ -146,7 +149,9 @@ def _job(step: Step, keys: Mapping[str, str], depot: Store, device: str, *, repl
         store=str(depot.root),
         device=device,
         replace=replace,
-        together=None if step.together is None else name_of(step.together),
+        together=together,
+        side_by_side=None if step.together is None else name_of(step.together),
+        keep=True,
     )
 
 
@@ -159,8 +164,12 @@ def _drive(
     verify: bool,
     emit: Emit,
 ) -> None:
-    """Reuse or submit each step when its inputs are there, with its companions (`beside`) that are to be computed too; after
-    a failure finish what is running, then raise it."""
+    """Reuse or submit each step when its inputs are there, with all its companions (`beside`); after a failure finish what
+    is running, then raise it.
+
+    Companions that the store has are computed along and not kept: what a network draws depends on those beside it, and a run
+    that was killed is to end as if it had not been.
+    """
     waiting, done = {step.name: step for step in order}, set[str]()
     running: dict[Future[dict[str, Any]], list[Step]] = {}
     losses: Counter[str] = Counter()
@@ -177,17 +186,22 @@ def _drive(
         done.add(name)
         return False
 
+    def named(group: Sequence[Step]) -> str:
+        return ", ".join(step.name for step in group)
+
     while running or (waiting and failure is None):
         for name in list(waiting) if failure is None else ():
             if not ready(name) or not missing(name) or len(running) >= pool.workers:
                 continue
-            others = [other for other in beside.get(name, ()) if other != name and other in waiting]
-            if not all(ready(other) for other in others):
+            names = beside.get(name, (name,))
+            if not all(ready(other) or other in done for other in names):
                 continue  # together or not must not depend on which input was there first
-            group = [waiting.pop(n) for n in (name, *(other for other in others if missing(other)))]
+            kept = {other for other in names if other not in done and missing(other)}
+            group = [waiting.pop(other) for other in names if other in kept]
             for step in group:
                 emit("submitted", step=step.name)
-            running[pool.submit(perform, *(jobs[step.name] for step in group))] = group
+            given = [Job(**{**jobs[other], "keep": other in kept}) for other in names]
+            running[pool.submit(perform, *given)] = group
         finished, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
         for future in finished:
             group = running.pop(future)
@@ -200,17 +214,22 @@ def _drive(
                 if losses[name] < LOSSES:
                     waiting = {step.name: step for step in group} | waiting
                 else:
-                    failure = failure or _lost(name)
+                    failure = failure or _lost(named(group))
                 continue
             if "error" in answer:
                 emit("failed", step=name, error=answer["error"], message=answer["message"])
-                failure = failure or revive(answer, ", ".join(step.name for step in group))
+                error = revive(answer, named(group))
+                if len(group) > 1:
+                    error.add_note("trained together; --apart trains them one by one, and keeps those that end")
+                failure = failure or error
                 continue
-            for step, outcome in zip(group, answer["outcomes"], strict=True):
+            for step in group:
                 done.add(step.name)
+                outcome = answer["outcomes"][step.name]
                 emit("finished", step=step.name, outcome=outcome, wall_seconds=answer["wall_seconds"])
         for group in running.values():
-            if report := depot.progress(jobs[group[0].name]["key"]):
+            first = beside.get(group[0].name, (group[0].name,))[0]  # the one that reports for all
+            if report := depot.progress(jobs[first]["key"]):
                 emit("progress", step=group[0].name, **report)
     if failure is not None:
         raise failure

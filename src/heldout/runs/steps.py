@@ -51,16 +51,25 @@ class StepContext:
     - `out`: an empty folder. What lies in it when the function returns is the step's output; the names ``step.json``
       and ``notes.json`` are taken.
     - `device`: where to compute (``cpu``, ``cuda:0``).
+    - `together`: whether a step that trains several seeds is to train them as one computation.
     """
 
     def __init__(
-        self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, Path], *, out: Path, device: str
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Path],
+        *,
+        out: Path,
+        device: str,
+        together: bool = False,
     ) -> None:
         self.name = name
         self.settings: Mapping[str, Any] = MappingProxyType(_Known(settings, f"setting of step {name!r}"))
         self.inputs: Mapping[str, Path] = MappingProxyType(_Known(inputs, f"input of step {name!r}"))
         self.out = out
         self.device = device
+        self.together = together
         self.notes: list[dict[str, Any]] = []
         self._next_report = 0.0
 
@@ -87,8 +96,8 @@ class Step:
     names of other steps. `version` is raised when the function's results change. `places` are further settings that say
     where something lies and not what it is (a folder of the user's): they stand beside `settings` for the function, but
     not in the key, so what lies there must, by a fingerprint of its content. `together` does what `function` does for
-    several steps whose settings differ in ``seed`` alone, as one computation: to float rounding the same outputs, so it is
-    not in the key (see `companions`). Raises ConfigError.
+    several steps whose settings differ in ``seed`` alone, as one computation (see `companions`). Like the device, it is not
+    in the key: it changes outputs to float rounding, and the noise that is drawn while training. Raises ConfigError.
     """
 
     name: str

@@ -33,7 +33,9 @@ class Job(TypedDict):
     store: str
     device: str
     replace: bool
-    together: str | None  # the function that does several such steps as one
+    together: bool  # whether seeds are trained as one computation where they can be
+    side_by_side: str | None  # the function that does several such steps as one
+    keep: bool  # False where the store has the output, and the step is computed for those beside it
 
 
 class StepFailed(RuntimeError):
@@ -41,9 +43,9 @@ class StepFailed(RuntimeError):
 
 
 def perform(*jobs: Job) -> dict[str, Any]:
-    """Run one step, or several by the function that does them together, and store every output.
+    """Run one step, or several by the function that does them together, and store the outputs that are to be kept.
 
-    Answers ``{"outcomes": one a job, "wall_seconds": of each, in equal parts}`` or ``{"error": class, "message": ...}``:
+    Answers ``{"outcomes": by name, "wall_seconds": of each, in equal parts}`` or ``{"error": class, "message": ...}``:
     exceptions travel as text, since one that cannot be unpickled would look like a lost worker.
     """
     store = Store(Path(jobs[0]["store"]))
@@ -65,9 +67,9 @@ def _perform(jobs: Sequence[Job], store: Store, folders: Sequence[Path]) -> dict
     if len(jobs) == 1:
         resolve(jobs[0]["function"])(contexts[0])
     else:
-        assert jobs[0]["together"] is not None
-        resolve(jobs[0]["together"])(contexts)
-    wall = (time.perf_counter() - started) / len(jobs)
+        assert jobs[0]["side_by_side"] is not None
+        resolve(jobs[0]["side_by_side"])(contexts)
+    wall = (time.perf_counter() - started) / sum(job["keep"] for job in jobs)
     for context in contexts:
         taken = [name for name in (RECORD, NOTES) if (context.out / name).exists()]
         if taken:
@@ -83,17 +85,26 @@ def _perform(jobs: Sequence[Job], store: Store, folders: Sequence[Path]) -> dict
     }
     if len(jobs) > 1:
         shared["together"] = [job["name"] for job in jobs]
-    outcomes = []
+    outcomes = {}
     for job, folder, content in zip(jobs, folders, contents, strict=True):
+        if not job["keep"]:
+            continue
         own = {field: job[field] for field in ("name", "function", "version", "settings", "inputs", "device")}
         record = own | shared | {"input_contents": content}
-        outcomes.append(store.commit(job["key"], folder, record, replace=job["replace"]))
+        outcomes[job["name"]] = store.commit(job["key"], folder, record, replace=job["replace"])
     return {"outcomes": outcomes, "wall_seconds": wall}
 
 
 def _context(job: Job, store: Store, out: Path) -> StepContext:
     inputs = {local: store.path(key) for local, key in job["inputs"].items()}
-    return StepContext(job["name"], job["settings"] | job["places"], inputs, out=out, device=job["device"])
+    return StepContext(
+        job["name"],
+        job["settings"] | job["places"],
+        inputs,
+        out=out,
+        device=job["device"],
+        together=job["together"],
+    )
 
 
 def _describe(error: BaseException, root: Path) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def train_networks(contexts: Sequence[StepContext]) -> None:
     for ctx, network, history in trained(
         contexts,
         lambda: made_network(s, task),
-        lambda seed: shuffled(split, s["batch"], seed=seed),
+        [shuffled(split, s["batch"], seed=ctx.settings["seed"]) for ctx in contexts],
         cross_entropy,
         settings=train_settings(
             kind, kind.steps, evaluate_every=max(15, kind.steps // POINTS), precision=s.get("precision", "float32")

@@ -107,7 +107,7 @@ def train_networks(contexts: Sequence[StepContext]) -> None:
     for ctx, network, history in trained(
         contexts,
         lambda: network_of(s),
-        lambda seed: lambda step: everything,
+        lambda step: everything,
         loss_of,
         settings=settings,
         evaluate=lambda n: accuracies(n, task),

@@ -100,7 +100,7 @@ def train_networks(contexts: Sequence[StepContext]) -> None:
     for ctx, network, history in trained(
         contexts,
         lambda: MLP(shape_of(s, width_of(splits["train"]))),
-        lambda seed: shuffled(splits["train"], s["batch"], seed=seed),
+        [shuffled(splits["train"], s["batch"], seed=ctx.settings["seed"]) for ctx in contexts],
         cross_entropy,
         settings=settings,
         evaluate=lambda n: {f"{name}/accuracy": value for name, value in accuracies(n, splits).items()},

@@ -177,7 +177,7 @@ def train_networks(contexts: Sequence[StepContext]) -> None:
     for ctx, network, history in trained(
         contexts,
         lambda: made_network(s["network"]),
-        lambda seed: shuffled(splits["train"], s["batch"], seed=seed),
+        [shuffled(splits["train"], s["batch"], seed=ctx.settings["seed"]) for ctx in contexts],
         cross_entropy,
         settings=settings,
         evaluate=accuracies,

@@ -46,8 +46,9 @@ class DyckConfig(Config):
 
     The task: `brackets` (k) types at most `depth` (m) deep; unseen depths come from the language of depth `deeper`;
     sentences have at most `cap` tokens. `sentences` and `scored` are the least of each test split; analyses beside the
-    headline look at `side_sentences` of them, at the sizes `side_sizes`. Each seed's `batches` are bucketed by length on
-    their own; ``aligned``, those of one step have one shape for all seeds, which can then be trained as one computation.
+    headline look at `side_sentences` of them, at the sizes `side_sizes`. Training is in `precision`. Each seed's `batches`
+    are bucketed by length on their own; ``aligned``, those of one step have one shape for all seeds, which can then be
+    trained as one computation.
     """
 
     brackets: PositiveInt = 20

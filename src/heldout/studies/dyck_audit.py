@@ -71,7 +71,7 @@ def train_networks(contexts: Sequence[StepContext]) -> None:
     for ctx, network, history in trained(
         contexts,
         lambda: made_network(s),
-        lambda seed: shuffled(task.splits["train"], s["batch"], seed=seed, aligned=aligned),
+        [shuffled(task.splits["train"], s["batch"], seed=c.settings["seed"], aligned=aligned) for c in contexts],
         cross_entropy,
         settings=settings,
         evaluate=accuracies,

@@ -172,7 +172,7 @@ def train_networks(contexts: Sequence[StepContext]) -> None:
     made = trained(
         contexts,
         fitted,
-        lambda seed: shuffled(split, min(s["batch"], len(split)), seed=seed),
+        [shuffled(split, min(s["batch"], len(split)), seed=ctx.settings["seed"]) for ctx in contexts],
         squared_error((SCALE,), weight=weight),
         settings=settings,
         evaluate=[partial(look, own=own) for own in tables],
@@ -182,7 +182,7 @@ def train_networks(contexts: Sequence[StepContext]) -> None:
         save_weights(network, ctx.out / WEIGHTS, {"network": s["network"], "seed": ctx.settings["seed"]})
         history.frame().to_parquet(ctx.out / CURVES, index=False)
         rows = [step for step, _ in history.rows]
-        stacked: dict[str, Any] = {c: np.stack([t[i] for t in own[: len(rows)]]) for i, c in enumerate(COLUMNS)}
+        stacked: dict[str, Any] = {c: np.stack([t[i] for t in own]) for i, c in enumerate(COLUMNS)}
         np.savez_compressed(ctx.out / TABLES, steps=np.array(rows), **stacked)
         predictions(network, task, kind).to_parquet(ctx.out / PREDICTIONS, index=False)
 

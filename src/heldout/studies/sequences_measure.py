@@ -89,8 +89,10 @@ def train_networks(ctx: StepContext) -> None:
         device=ctx.device,
         evaluate=lambda n: accuracies(n, task),
         progress=lambda done, total, loss: ctx.progress(done, total, f"loss {loss:.3f}"),
-        how="one by one" if ctx.device.startswith("cpu") else "stacked",
+        how="stacked" if ctx.together else "one by one",
     )
+    if made.how == "stacked":
+        ctx.log({"trained together": s["seeds"]})
     for seed, network in zip(s["seeds"], made.networks, strict=True):
         save_weights(network, ctx.out / f"seed-{seed}.safetensors", {"seed": seed, "order": s["order"]})
     curves = {str(seed): history.rows for seed, history in zip(s["seeds"], made.histories, strict=True)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
@@ -17,24 +17,24 @@ from heldout.training.together import train_together
 def trained(
     contexts: Sequence[StepContext],
     make: Callable[[], nn.Module],
-    batches: Callable[[int], Batches],
+    batches: Batches | Sequence[Batches],
     loss: Loss,
     *,
     settings: TrainSettings,
     evaluate: Evaluate | Sequence[Evaluate] | None = None,
     until: Until | None = None,
-) -> Iterator[tuple[StepContext, nn.Module, History]]:
+) -> Iterable[tuple[StepContext, nn.Module, History]]:
     """Each of `contexts`, whose settings differ in ``seed`` alone, with the network that it gave and its curves.
 
-    `batches` is a function of the seed; for the others see `heldout.training.together.train_together`. One context is
-    trained by `heldout.training.loop.train`, several are a stack.
+    The arguments are those of `heldout.training.together.train_together`. One context is trained by
+    `heldout.training.loop.train`, several are a stack.
     """
     seeds = [ctx.settings["seed"] for ctx in contexts]
     with_others = f"{len(seeds)} seeds together, " if len(seeds) > 1 else ""
     made = train_together(
         make,
         seeds,
-        [batches(seed) for seed in seeds],
+        batches,
         loss,
         settings=settings,
         device=contexts[0].device,

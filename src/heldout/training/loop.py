@@ -131,7 +131,7 @@ class Running:
         values = [self.pending[0].item()] if len(self.pending) == 1 else torch.stack(self.pending).tolist()
         for update, value in enumerate(values, start=done - len(values) + 1):
             if not math.isfinite(value):
-                raise NonFiniteError(_advice(f"the training loss is {value} at update {update}", settings))
+                raise NonFiniteError(advice(f"the training loss is {value} at update {update}", settings))
             self.total += value
         self.count += len(values)
         self.latest = values[-1]
@@ -163,10 +163,10 @@ def _due(done: int, every: int | None) -> bool:
 def _require_finite(network: nn.Module, done: int, settings: TrainSettings) -> None:
     for name, parameter in network.named_parameters():
         if not torch.isfinite(parameter).all():
-            raise NonFiniteError(_advice(f"{name} is NaN or infinite after update {done}", settings))
+            raise NonFiniteError(advice(f"{name} is NaN or infinite after update {done}", settings))
 
 
-def _advice(problem: str, settings: TrainSettings) -> str:
+def advice(problem: str, settings: TrainSettings) -> str:
     clip = "is off" if settings.clip is None else f"is {settings.clip:g}"
     return (
         f"{problem} of {settings.steps}. Try a lower learning_rate (it is {settings.learning_rate:g}), a longer warmup "

@@ -37,9 +37,9 @@ class TrainSettings:
     - `clip`: the gradient's largest Euclidean norm over all parameters together; None does not clip.
     - `evaluate_every`, `checkpoint_every`: in updates; None means at the end only. The end always counts.
     - `seed`: names the run, and seeds what the network draws while it trains (dropout).
-    - `precision`: ``bfloat16`` is mixed precision: matrix products are of bfloat16 (8 significant bits); weights, moments,
-      norms and the softmax of the loss stay float32, as `torch.autocast` divides them. It makes other networks, not
-      only roundings of the same. Evaluation is in float32 either way.
+    - `precision`: ``bfloat16`` is mixed precision: forward pass and loss under `torch.autocast`, which has matrix products
+      in bfloat16 (8 significant bits) and decides for the rest by device. Weights and moments stay float32. It makes other
+      networks, not only roundings of the same. Evaluation is in float32 either way.
     """
 
     steps: int

@@ -32,7 +32,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from heldout.errors import ConfigError, NetworkError, NonFiniteError
 from heldout.tasks.base import Batch
 from heldout.training.history import BATCH_LOSS, History
-from heldout.training.loop import DEFERRED, Loss, Progress, Until
+from heldout.training.loop import DEFERRED, Loss, Progress, Until, advice
 from heldout.training.optimizers import decayed, make_optimizer, multipliers, set_rate
 from heldout.training.seeds import stream
 from heldout.training.settings import TrainSettings
@@ -130,6 +130,7 @@ def train_stacked(
     at: Sequence[int] | None = None,
     until: Until | None = None,
     progress: Progress | None = None,
+    names: Sequence[str] = (),
 ) -> list[History]:
     """Train the networks of `stack` in place; the curves of each. The stack is left in evaluation mode.
 
@@ -141,9 +142,10 @@ def train_stacked(
     - `until`: asked about each network's curves after every row that follows an update; where it says yes, that network
       is left as it is there. The others go on, and it is computed along with them to no effect.
     - `progress`: called with (updates made, steps, mean loss of the last batches) about ten times a second.
+    - `names`: what an error calls the networks; by default their places in the stack.
 
-    Clipping is by each network's own norm. Raises `NonFiniteError`, naming the networks, where a loss becomes NaN or
-    infinite. There is no checkpoint to go on from: a stack is trained in one go, or again.
+    Clipping is by each network's own norm. Raises `NonFiniteError`, naming the networks, where a loss, or weights where
+    they are looked at, become NaN or infinite. There is no checkpoint to go on from: a stack is trained in one go, or again.
     """
     trained = {name: p for name, p in stack.parameters.items() if p.requires_grad}
     if not trained:
@@ -155,6 +157,7 @@ def train_stacked(
     optimizer = make_optimizer(trained, decayed(stack._template, settings) & set(trained), settings, factors)
     due = _moments(settings, at)
     histories = [History() for _ in range(len(stack))]
+    called = tuple(names) or tuple(f"network {i} of the stack" for i in range(len(stack)))
     ended: dict[int, dict[str, Tensor]] = {}
     pending: list[Tensor] = []  # losses not looked at yet, each (S,)
     total, count, shown = torch.zeros(len(stack), dtype=torch.float64), 0, time.monotonic()
@@ -183,7 +186,7 @@ def train_stacked(
             if device.type == "cpu" or done in due or len(pending) == DEFERRED:
                 found = torch.stack(pending).cpu()
                 pending.clear()
-                _require_finite(found, done, settings, ended)
+                _require_finite(found, done, settings, ended, called)
                 total += found.sum(0, dtype=torch.float64)
                 count += len(found)
                 if progress is not None and (done == settings.steps or time.monotonic() - shown > 0.1):
@@ -191,6 +194,7 @@ def train_stacked(
                     progress(done, settings.steps, float(found[-1].mean()))
             if done in due:
                 _restore(stack, ended)
+                _require_finite_weights(trained, done, settings, called)
                 _record(histories, done, stack, evaluate, total / count, ended)
                 if until is not None:
                     now = {i for i, history in enumerate(histories) if i not in ended and until(history)}
@@ -273,7 +277,9 @@ def _clip(parameters: Mapping[str, Tensor], most: float) -> None:
         g.mul_(scale.view(-1, *(1,) * (g.ndim - 1)))
 
 
-def _require_finite(losses: Tensor, done: int, settings: TrainSettings, ended: Collection[int]) -> None:
+def _require_finite(
+    losses: Tensor, done: int, settings: TrainSettings, ended: Collection[int], called: Sequence[str]
+) -> None:
     """`losses` (N, S) are those of the last N updates, of which `done` have been made."""
     if math.isfinite(float(losses.sum())):
         return
@@ -283,11 +289,18 @@ def _require_finite(losses: Tensor, done: int, settings: TrainSettings, ended: C
         return
     first = int(wrong.any(1).nonzero()[0])
     bad, done = wrong[first].nonzero()[:, 0].tolist(), done - len(losses) + 1 + first
-    raise NonFiniteError(
-        f"the training loss of network {', '.join(map(str, bad))} of the stack is NaN or infinite at update {done} of "
-        f"{settings.steps}. Try a lower learning_rate (it is {settings.learning_rate:g}), a longer warmup (it is "
-        f"{settings.warmup}) or clipping, and check that the inputs are finite"
-    )
+    which = ", ".join(called[i] for i in bad)
+    raise NonFiniteError(advice(f"the training loss of {which} is NaN or infinite at update {done}", settings))
+
+
+def _require_finite_weights(
+    parameters: Mapping[str, Tensor], done: int, settings: TrainSettings, called: Sequence[str]
+) -> None:
+    for name, parameter in parameters.items():
+        wrong = ~torch.isfinite(parameter).reshape(len(parameter), -1).all(1)
+        if wrong.any():
+            which = ", ".join(called[i] for i in wrong.nonzero()[:, 0].tolist())
+            raise NonFiniteError(advice(f"{name} of {which} is NaN or infinite after update {done}", settings))
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

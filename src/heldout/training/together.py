@@ -64,16 +64,23 @@ def train_together(
     - `how`: ``stacked`` or ``one by one`` to say it oneself; ``auto`` chooses, and says what in the result. One seed is
       trained as `train` does it, whatever is said.
 
-    Both ways do the same updates to float rounding, but not to the last bit, and what networks draw while training
-    (dropout) is drawn differently: in a stack from the first seed, for all. Where bytes must repeat, say `how`: what
-    `auto` chooses on a CPU depends on the clock. Raises `ConfigError` where `how` is unknown or there is no seed.
+    Both ways do the same updates to float rounding, but not to the last bit (and in mixed precision to bfloat16's rounding:
+    a stack's layers are other kernels). What networks draw while training (dropout) is drawn differently: in a stack from
+    the first seed, for all of them, so that it depends on how many there are. Where bytes must repeat, say `how`: what
+    `auto` chooses on a CPU depends on the clock. Raises `ConfigError` where `how` is unknown, there is no seed, or another
+    number of batches or of evaluations than seeds.
     """
     if how not in HOW:
         raise ConfigError(f"train_together: {unknown('way', str(how), HOW)}")
     if not seeds:
         raise ConfigError("train_together: no seeds; at least one is needed")
     networks = [initialised(make, seed).to(device) for seed in seeds]
-    looks = [evaluate] * len(seeds) if evaluate is None or callable(evaluate) else list(evaluate)
+    looks = None if evaluate is None else [evaluate] * len(seeds) if callable(evaluate) else list(evaluate)
+    for what, given in (("orders of batches", batches), ("ways to evaluate", looks)):
+        if isinstance(given, Sequence) and len(given) != len(seeds):
+            raise ConfigError(
+                f"train_together: {len(given)} {what} for {len(seeds)} seeds; give one for all, or as many"
+            )
     if len(seeds) == 1 or (how == "auto" and not _stacking_pays(networks, batches, loss, settings, device)):
         how = "one by one"
     if how == "one by one":
@@ -90,7 +97,7 @@ def train_together(
                     batches if callable(batches) else batches[i],
                     loss,
                     settings=replace(settings, seed=seeds[i]),
-                    evaluate=looks[i],
+                    evaluate=None if looks is None else looks[i],
                     until=until,
                     progress=shown,
                 )
@@ -103,15 +110,16 @@ def train_together(
         batches,
         loss,
         settings=replace(settings, seed=seeds[0]),
-        evaluate=None if evaluate is None else lambda done, stack: _each(stack, looks),
+        evaluate=None if looks is None else lambda done, stack: _each(stack, looks),
         until=until,
         progress=None if progress is None else lambda d, n, v: progress(d * len(seeds), n * len(seeds), v),
+        names=[f"seed {seed}" for seed in seeds],
     )
     return Together([stack.network(i) for i in range(len(seeds))], histories, "stacked")
 
 
-def _each(stack: Stack, looks: Sequence[Evaluate | None]) -> Mapping[str, list[float]]:
-    found = [look(stack.network(i)) for i, look in enumerate(looks) if look is not None]
+def _each(stack: Stack, looks: Sequence[Evaluate]) -> Mapping[str, list[float]]:
+    found = [look(stack.network(i)) for i, look in enumerate(looks)]
     return {name: [values[name] for values in found] for name in found[0]}
 
 
