@@ -204,7 +204,7 @@ def rms(network: nn.Module, task: Nuclear, kind: Trained, split: str) -> float:
     assert isinstance(items, Rectangular)
     z, n = nuclei(task, split)
     a = z + n if kind.target in ("binding", "semf") else 1
-    inputs = items.inputs.to(next(network.parameters()).device)
+    inputs = items.inputs.to(next((p.device for p in network.parameters()), items.inputs.device))
     outputs = network(inputs)[:, 0].double().cpu().numpy() + offsets(task, kind, split)
     return float(np.sqrt(np.mean((a * (outputs - task.rows[split].value)) ** 2)))
 
