@@ -165,6 +165,14 @@ def test_a_cluster_by_address_leaves_the_same_evidence_and_goes_on(
     assert evidence(Run.open(tmp_path / "run")) == undisturbed
 
 
+def nodes(address: str, environment: dict[str, str]) -> int:
+    """How many nodes of the cluster are known with what they have."""
+    script = f"import ray; ray.init({address!r}, logging_level='error'); "
+    script += "print(sum(n['Alive'] and n['Resources'].get('CPU', 0) >= 1 for n in ray.nodes()))"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    return int(done.stdout) if done.returncode == 0 else 0
+
+
 # What `ray` does, but for its refusal to join a cluster on loopback: two nodes of one machine can.
 JOIN = """
 import types; import ray.scripts.scripts as s
@@ -192,8 +200,7 @@ def test_a_node_that_does_not_see_the_store_is_named(
         start_new_session=True,
     )
     try:
-        wait_until(lambda: any(b"raylet" in Path(f"/proc/{p}/cmdline").read_bytes() for p in family(other.pid)))
-        time.sleep(10)  # until it has told the others
+        wait_until(lambda: nodes(address, environment) == 2)
         _, said = drive(shared / "run", 0.0, address).communicate(timeout=300)
         assert re.search(rf"StoreError: node \S+ of the cluster cannot write to {shared}/store \(No such file", said), (
             said

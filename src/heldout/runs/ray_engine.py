@@ -85,13 +85,14 @@ class RayEngine(Engine):
         self._held.callback(shutil.rmtree, mark, ignore_errors=True)
         self._mark = str(mark)
         near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        asked = {
-            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})": self._remote.options(
-                num_cpus=0, scheduling_strategy=near(node["NodeID"], soft=False)
-            ).remote(*self._sent(int))
+        asked = [  # no mapping by name: two nodes may be of one machine
+            self._remote.options(num_cpus=0, scheduling_strategy=near(node["NodeID"], soft=False)).remote(
+                *self._sent(int)
+            )
             for node in self._nodes
-        }
-        for node, answer in asked.items():
+        ]
+        for node, answer in zip(self._nodes, asked, strict=True):
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
             try:
                 self._ray.get(answer, timeout=ANSWER)
             except self._ray.exceptions.RayError as error:
@@ -99,7 +100,7 @@ class RayEngine(Engine):
                     raise cause from None
                 said = str(cause or error).strip().splitlines()[-1]
                 raise StoreError(
-                    f"node {node} of the cluster cannot run a step: {said}. Every node needs the same Python, heldout "
+                    f"node {name} of the cluster cannot run a step: {said}. Every node needs the same Python, heldout "
                     "and Ray as this process"
                 ) from error
 
