@@ -142,6 +142,11 @@ def test_an_error_names_all_that_were_computed_together(tmp_path: Path) -> None:
     ]
     found, _ = run(tmp_path / "run", study, together=False)
     assert set(found.steps()) == {"sample-0", "sample-1"}
+    shutil.rmtree(found.output("sample-1"))
+    with pytest.raises(NonFiniteError) as raised:  # one is kept of the two that are computed
+        run(tmp_path / "run", study)
+    assert raised.value.__notes__[0] == "in step 'sample-1'"
+    assert "--apart" in raised.value.__notes__[1]
 
 
 @pytest.mark.parametrize("times", [2, 3])

@@ -13,10 +13,8 @@ from heldout.figures.base import Figure, sentences, span
 from heldout.figures.panels import Panel, axes, layout
 from heldout.figures.style import DIVERGING, MUTED, SEQUENTIAL, Json, number, plain, show, wrap
 
-PAGE, LETTER = (
-    760,
-    6.3,
-)  # pixels across all panels where a page is narrowest and still wide, and of a tick label's letter
+PAGE = 760  # pixels for all panels where a page is narrowest and still wide
+LETTER = 6.3  # pixels of a tick label's letter
 WRITTEN = 64  # cells of a matrix up to which each has its value written in it
 
 

@@ -219,7 +219,7 @@ def _drive(
             if "error" in answer:
                 emit("failed", step=name, error=answer["error"], message=answer["message"])
                 error = revive(answer, named(group))
-                if len(group) > 1:
+                if len(beside.get(name, ())) > 1:
                     error.add_note("trained together; --apart trains them one by one, and keeps those that end")
                 failure = failure or error
                 continue
